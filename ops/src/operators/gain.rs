@@ -1,0 +1,52 @@
+//! Gain: every sample times a constant.
+
+use crate::audio::Audio;
+use crate::dist::Scale;
+use crate::operator::{FactorDef, Kernel, OperatorDef, ParamDef, ParamKind, Scratch, finite_f32};
+use crate::rng::Rng;
+
+pub(super) static DEF: OperatorDef = OperatorDef {
+    name: "gain",
+    version: 1,
+    summary: "Changes the level.",
+    source: "Definition of the decibel: amplitudes times 10^(db / 20).",
+    params: &[ParamDef {
+        name: "db",
+        unit: "dB",
+        help: "The change of level.",
+        kind: ParamKind::Number {
+            min: -60.0,
+            max: 24.0,
+            identity: Some(0.0),
+            default: (-15.0, 5.0),
+            scale: Scale::Linear,
+        },
+    }],
+    default_p: 0.5,
+    labels: &[],
+    factor: Some(FactorDef { param: 0, apart: 3.0, tolerance: 0.1, scale: Scale::Linear }),
+    kernel: Kernel::Samples(run),
+};
+
+fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
+    let &[db] = params else { return };
+    let factor = 10f64.powf(db / 20.0);
+    for sample in audio.channels.iter_mut().flatten() {
+        *sample = finite_f32(f64::from(*sample) * factor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Key;
+
+    #[test]
+    fn twenty_decibels_are_a_factor_of_ten() {
+        let mut audio = Audio::mono(8000, vec![0.01, -0.05, f32::MAX]);
+        run(&mut audio, &[20.0], &mut Key::root(0).rng(), &mut Scratch::default());
+        let got = &audio.channels[0];
+        assert!((got[0] - 0.1).abs() < 1e-7 && (got[1] + 0.5).abs() < 1e-7);
+        assert_eq!(got[2], f32::MAX);
+    }
+}

@@ -1,0 +1,24 @@
+//! The operators. One file each, and one line here.
+
+mod colored_noise;
+mod filter;
+mod gain;
+mod pitch_shift;
+mod polarity;
+pub(crate) mod spec;
+mod time_stretch;
+
+use crate::operator::OperatorDef;
+
+static ALL: [&OperatorDef; 6] =
+    [&gain::DEF, &polarity::DEF, &colored_noise::DEF, &filter::DEF, &pitch_shift::DEF, &time_stretch::DEF];
+
+/// Every operator, in the order in which `loev ops` lists them.
+pub fn all() -> &'static [&'static OperatorDef] {
+    &ALL
+}
+
+/// The operator of a name.
+pub fn find(name: &str) -> Option<&'static OperatorDef> {
+    ALL.iter().copied().find(|def| def.name == name)
+}

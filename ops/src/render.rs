@@ -1,0 +1,268 @@
+//! From (source audio, draw) to the samples of a view: a pure function, whatever was rendered before.
+//!
+//! ```text
+//! source, centred --variant chain--> --base chain--> seconds * sample_rate frames
+//!                  neighbouring warps are one vocoder pass
+//! ```
+//! Lengths are worked out from the end backwards, so every operator has real audio on both sides and nothing is
+//! ever padded. A warp that is not applied runs at identity: processed and untouched views cannot be told apart.
+
+use crate::audio::Audio;
+use crate::error::{AudioError, RejectKind};
+use crate::operator::{Kernel, Scratch, Warp};
+use crate::rng::Key;
+use crate::views::{Chain, Draw, Step, operator_key};
+use crate::vocoder::{Vocoder, input_frames};
+
+/// Renders views of one chain. Holds plans and buffers: make one per thread.
+pub struct Renderer {
+    chain: Chain,
+    columns: Vec<String>,
+    steps: Vec<Step>,
+    read_seconds: f64,
+    vocoder: Vocoder,
+    scratch: Scratch,
+}
+
+impl Renderer {
+    /// Plans for a chain.
+    ///
+    /// # Errors
+    /// [`RejectKind::Unsupported`] when the chain is not valid.
+    pub fn new(chain: &Chain) -> Result<Self, AudioError> {
+        chain.validate().map_err(|m| AudioError::new(RejectKind::Unsupported, m))?;
+        Ok(Self {
+            columns: chain.columns(),
+            steps: chain.steps(),
+            read_seconds: chain.read_seconds(),
+            vocoder: Vocoder::new(chain.sample_rate),
+            scratch: Scratch::default(),
+            chain: chain.clone(),
+        })
+    }
+
+    /// The range of the clip that the view reads: (start, length) in seconds. The length is the same for all
+    /// views, and so is the start for the views of a segment.
+    pub fn read_range(&self, draw: &Draw) -> (f64, f64) {
+        (draw.centre_s - self.read_seconds / 2.0, self.read_seconds)
+    }
+
+    /// The view: `seconds * sample_rate` frames, with the channels of the source.
+    ///
+    /// `source` is the range of [`Renderer::read_range`] at the sample rate of the chain; its middle is the centre of
+    /// the view.
+    ///
+    /// # Errors
+    /// [`RejectKind::Silent`] for a source whose peak is below 1e-5, [`RejectKind::NotFinite`] for samples that are
+    /// not, [`RejectKind::TooShort`] for a source that does not reach, [`RejectKind::Unsupported`] for another sample
+    /// rate, [`RejectKind::Corrupt`] for a draw that is not one of this chain.
+    pub fn render(&mut self, source: &Audio, draw: &Draw) -> Result<Audio, AudioError> {
+        self.chain.check_draw(draw)?;
+        self.chain.check_source(source)?;
+        let params = |i: usize| draw.params.get(i).and_then(Option::as_deref);
+        let warps: Vec<Warp> = self.steps.iter().map(|step| step.warp(&self.chain, params)).collect();
+        // Frames that enter each step.
+        let mut lengths = vec![self.chain.frames()];
+        for (step, warp) in self.steps.iter().zip(&warps).rev() {
+            let out = lengths.last().copied().unwrap_or(0);
+            lengths.push(match step {
+                Step::Warp(_) => input_frames(self.chain.sample_rate, out, *warp),
+                Step::Samples(_) => out,
+            });
+        }
+        let need = lengths.pop().unwrap_or(0);
+        let mut audio = middle(source, need)?;
+        for (step, warp) in self.steps.iter().zip(warps) {
+            let frames = lengths.pop().unwrap_or(0);
+            match step {
+                Step::Warp(_) => {
+                    let mut channels = vec![vec![0.0; frames]; audio.channels.len()];
+                    let centre = audio.frames() as f64 / 2.0;
+                    self.vocoder.process(&audio.channels, centre, warp, &mut channels);
+                    audio.channels = channels;
+                }
+                Step::Samples(i) => {
+                    let (Some(params), Some(spec), Some(column)) =
+                        (params(*i), self.chain.operators().nth(*i), self.columns.get(*i))
+                    else {
+                        continue;
+                    };
+                    if let Kernel::Samples(run) = spec.def().kernel {
+                        let key = operator_key(Key::from_value(draw.key), spec, column).with_str("render");
+                        run(&mut audio, params, &mut key.rng(), &mut self.scratch);
+                    }
+                }
+            }
+        }
+        if !audio.is_finite() {
+            return Err(AudioError::new(RejectKind::NotFinite, "rendering gave samples that are not finite"));
+        }
+        Ok(audio)
+    }
+}
+
+/// The `frames` in the middle.
+fn middle(source: &Audio, frames: usize) -> Result<Audio, AudioError> {
+    let start = source.frames().checked_sub(frames).map(|excess| excess / 2);
+    let cut = |channel: &Vec<f32>| channel.get(start?..start? + frames).map(<[f32]>::to_vec);
+    match source.channels.iter().map(cut).collect::<Option<Vec<_>>>() {
+        Some(channels) if !channels.is_empty() => Ok(Audio { rate: source.rate, channels }),
+        _ => {
+            let message = format!("the view needs {frames} frames of source, there are {}", source.frames());
+            Err(AudioError::new(RejectKind::TooShort, message))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::OperatorSpec;
+    use crate::views::Sampling;
+    use proptest::prelude::*;
+    use std::f64::consts::TAU;
+
+    const RATE: u32 = 16_000;
+
+    fn chain(variant: &str, base: &str, seconds: f64) -> Chain {
+        let ops = |json: &str| serde_json::from_str::<Vec<OperatorSpec>>(json).unwrap();
+        Chain {
+            sample_rate: RATE,
+            seconds,
+            base: ops(base),
+            variant: ops(variant),
+            sampling: Sampling::Factorial,
+        }
+    }
+
+    fn loev(seconds: f64) -> Chain {
+        let base = r#"["gain", "polarity", "colored_noise", "filter"]"#;
+        chain(r#"["pitch_shift", "time_stretch"]"#, base, seconds)
+    }
+
+    fn tone(seconds: f64, hz: f64) -> Audio {
+        let frames = (seconds * f64::from(RATE)).round() as usize;
+        let middle = frames as f64 / 2.0;
+        let at = |i: usize| (0.3 * (TAU * hz * (i as f64 - middle) / f64::from(RATE)).sin()) as f32;
+        Audio::mono(RATE, (0..frames).map(at).collect())
+    }
+
+    #[test]
+    fn views_have_their_length_and_depend_on_the_draw_alone() {
+        let chain = loev(1.0);
+        let source = tone(chain.read_seconds(), 440.0);
+        let mut renderer = Renderer::new(&chain).unwrap();
+        let draws: Vec<Draw> =
+            (0..6).flat_map(|s| chain.draw_segment(Key::root(1), "c", 9.0, s, 0).unwrap()).collect();
+        let views: Vec<Audio> = draws.iter().map(|d| renderer.render(&source, d).unwrap()).collect();
+        assert!(views.iter().all(|v| v.frames() == 16_000 && v.is_finite()));
+        // In another order, by another renderer: the same samples.
+        let mut other = Renderer::new(&chain).unwrap();
+        for (draw, view) in draws.iter().zip(&views).rev() {
+            assert_eq!(&other.render(&source, draw).unwrap(), view);
+        }
+        let (start, seconds) = renderer.read_range(&draws[0]);
+        assert!((start + seconds / 2.0 - draws[0].centre_s).abs() < 1e-9);
+    }
+
+    #[test]
+    fn identity_gives_the_middle_of_the_source() {
+        let chain = loev(1.0);
+        let source = tone(chain.read_seconds(), 330.0);
+        let draw = chain.draw_identity(Key::root(1), "c", 0, 5.0);
+        let view = Renderer::new(&chain).unwrap().render(&source, &draw).unwrap();
+        let want = middle(&source, 16_000).unwrap();
+        let worst =
+            view.channels[0].iter().zip(&want.channels[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 1e-6, "{worst}");
+    }
+
+    #[test]
+    fn split_warps_equal_their_sum_and_passes_compose() {
+        let source = tone(3.0, 440.0);
+        let render = |variant: &str, base: &str, params: Vec<Option<Vec<f64>>>| {
+            let chain = chain(variant, base, 1.0);
+            let mut draw = chain.draw_identity(Key::root(1), "c", 0, 5.0);
+            draw.params = params;
+            Renderer::new(&chain).unwrap().render(&source, &draw).unwrap().channels.remove(0)
+        };
+        let one = render(r#"["pitch_shift"]"#, "[]", vec![Some(vec![5.0])]);
+        let two = render(r#"["pitch_shift"]"#, r#"["pitch_shift"]"#, vec![Some(vec![2.0]), Some(vec![3.0])]);
+        assert_eq!(one, two);
+        // A base shift that is not applied leaves the variant's.
+        let three = render(r#"["pitch_shift"]"#, r#"["pitch_shift"]"#, vec![Some(vec![5.0]), None]);
+        assert_eq!(one, three);
+        // Two passes around a gain land on the same pitch: the tone at 440 * 2^(5/12).
+        let base = r#"["gain", "pitch_shift"]"#;
+        let four =
+            render(r#"["pitch_shift"]"#, base, vec![Some(vec![2.0]), Some(vec![0.0]), Some(vec![3.0])]);
+        let crossings = |x: &[f32]| x.windows(2).filter(|w| w[0] < 0.0 && w[1] >= 0.0).count();
+        assert!(crossings(&four).abs_diff(587) <= 1 && crossings(&one).abs_diff(587) <= 1);
+    }
+
+    #[test]
+    fn bad_input_is_refused_by_kind() {
+        let chain = loev(0.5);
+        let mut renderer = Renderer::new(&chain).unwrap();
+        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0).unwrap().remove(0);
+        let good = tone(chain.read_seconds(), 440.0);
+        let mut kind = |audio: Audio, draw: &Draw| renderer.render(&audio, draw).unwrap_err().kind;
+        let mut nan = good.clone();
+        nan.channels[0][7] = f32::NAN;
+        assert_eq!(kind(nan, &draw), RejectKind::NotFinite);
+        assert_eq!(kind(Audio::mono(RATE, vec![1e-6; good.frames()]), &draw), RejectKind::Silent);
+        assert_eq!(kind(tone(0.4, 440.0), &draw), RejectKind::TooShort);
+        assert_eq!(kind(Audio { rate: 8_000, ..good.clone() }, &draw), RejectKind::Unsupported);
+        let mut bad = draw.clone();
+        bad.params[0] = Some(vec![f64::NAN]);
+        assert_eq!(kind(good.clone(), &bad), RejectKind::Corrupt);
+        bad.params.pop();
+        assert_eq!(kind(good, &bad), RejectKind::Corrupt);
+        let error = Renderer::new(&chain_with_bad_seconds()).err().unwrap();
+        assert_eq!(error.kind, RejectKind::Unsupported);
+    }
+
+    fn chain_with_bad_seconds() -> Chain {
+        Chain { seconds: 0.0, ..loev(1.0) }
+    }
+
+    #[test]
+    fn stereo_stays_stereo() {
+        let chain = loev(0.5);
+        let mono = tone(chain.read_seconds(), 440.0).channels.remove(0);
+        let source = Audio { rate: RATE, channels: vec![mono.clone(), mono] };
+        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0).unwrap().remove(1);
+        let view = Renderer::new(&chain).unwrap().render(&source, &draw).unwrap();
+        assert_eq!((view.channels.len(), view.frames()), (2, 8_000));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn finite_in_finite_out(
+            exponent in -30i32..=38,
+            seed: u64,
+            p in 0.0f64..=1.0,
+            rate in prop::sample::select(vec![8_000u32, 16_000, 44_100]),
+        ) {
+            let base = format!(
+                r#"[{{"gain": {{"db": [-60, 24], "p": {p}}}}}, {{"colored_noise": {{"snr_db": [-20, 100], "p": {p}}}}},
+                {{"filter": {{"low_pass_hz": [10, 20000], "high_pass_hz": [10, 20000], "centre_hz": [10, 20000],
+                "octaves": [0.1, 6], "p": {p}}}}}]"#
+            );
+            let variant = r#"[{"pitch_shift": {"semitones": [-12, 12]}}, {"time_stretch": {"rate": [0.5, 2]}}]"#;
+            let chain = Chain { sample_rate: rate, ..chain(variant, &base, 0.1) };
+            let mut rng = Key::root(seed).rng();
+            let frames = (chain.read_seconds() * f64::from(rate)).round() as usize;
+            let level = 10f64.powi(exponent) * 3.0;
+            let source = Audio::mono(rate, (0..frames).map(|_| (level * rng.uniform(-1.0, 1.0)) as f32).collect());
+            let mut renderer = Renderer::new(&chain).unwrap();
+            for draw in chain.draw_segment(Key::root(seed), "c", 9.0, 0, 0).unwrap() {
+                match renderer.render(&source, &draw) {
+                    Ok(view) => prop_assert!(view.frames() == chain.frames() && view.is_finite()),
+                    Err(e) => prop_assert!(e.kind == RejectKind::Silent && level < 1e-4, "{}", e),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,533 @@
+//! Decoding with symphonia: opening, exact seeking, and counting.
+//!
+//! All positions are frames on the clip's own time line, where 0 is the first frame to be heard: an
+//! encoder's delay lies before 0, its padding after the end, both are cut off.
+//!
+//! ```text
+//!   seek to      preroll       first                             first + frames
+//!      |----------|--------------|=============== span =================|
+//!   packets       decoded,       kept; of it `needed` must exist, the rest
+//!   only counted  not kept       is silence where the clip has no audio
+//! ```
+//!
+//! Codecs that overlap blocks or borrow bits from earlier frames need the preroll before their output
+//! equals that of decoding from the start. Where a container's clock does not tick once per frame
+//! (Matroska), positions cannot be trusted, and decoding begins at the start of the file.
+//!
+//! Two encoder delays are not stated to the reader, so that such a clip starts with some 25 ms of
+//! silence and all of its audio comes that much later: that of AAC in MP4 (1024 frames from ffmpeg, 2112
+//! from Apple), and that of MP3 without a LAME tag (1105 frames from LAME). AAC's noise substitution
+//! draws from a generator inside the decoder: the same range gives the same samples, a range that
+//! begins elsewhere differs in that noise.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_AAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_VORBIS,
+};
+use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, TrackType};
+use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::meta::MetadataOptions;
+use symphonia::core::units::Timestamp;
+
+use super::Limits;
+use crate::error::{AudioError, RejectKind};
+
+/// Packets in a row without a frame, after which a stream is given up.
+const MAX_IDLE_PACKETS: u32 = 10_000;
+/// Frames that a lossy stream may lack at its end before it counts as cut off: encoders and taggers
+/// disagree by a packet or two about what they count.
+const LOSSY_SLACK: i64 = 4 * 2048;
+/// The tail that a probe decodes.
+const TAIL_SECONDS: f64 = 0.5;
+/// Steps back after a failed seek. Near the end of a file, readers can lose their way.
+const SEEK_BACK_SECONDS: [f64; 4] = [0.0, 2.0, 10.0, 60.0];
+/// An Ogg reader that lands on the last page misplaces it by the stream's end padding, so it is made
+/// to land before it. A page holds some tenths of a second, rarely seconds.
+const OGG_TAIL_SECONDS: f64 = 10.0;
+
+/// Frames to decode, from `first` (which may be negative) on, and the part of them that must exist.
+pub(super) struct Span {
+    pub first: i64,
+    pub frames: usize,
+    pub needed: Range<i64>,
+}
+
+/// What there is at the end of a stream.
+pub(super) struct Tail {
+    pub frames: u64,
+    pub channels: usize,
+}
+
+/// A file, opened, at its first packet.
+pub(super) struct Stream<'a> {
+    path: PathBuf,
+    bytes: u64,
+    format: Box<dyn FormatReader + 'a>,
+    track: u32,
+    params: AudioCodecParameters,
+    rate: u32,
+    /// Whether a tick of the track's clock is a frame.
+    exact: bool,
+    /// The time stamp of frame 0.
+    origin: i64,
+    /// Frames according to the header, where it is known to count them.
+    promised: Option<u64>,
+    max_frames: i64,
+}
+
+/// The frames of a file and its rate.
+pub(super) fn count_frames(path: &Path) -> Result<(u64, u32), AudioError> {
+    let limits = Limits::default();
+    let stream = Stream::open(path, &limits)?;
+    let rate = stream.rate();
+    Ok((measure(path, stream, &limits)?.frames, rate))
+}
+
+/// Finds the true end of a stream and decodes the audio before it.
+///
+/// # Errors
+///
+/// [`RejectKind::Truncated`] when less can be decoded than the header promises.
+pub(super) fn measure(path: &Path, stream: Stream<'_>, limits: &Limits) -> Result<Tail, AudioError> {
+    let tail = (TAIL_SECONDS * f64::from(stream.rate)) as i64;
+    let lossy = stream.is_lossy();
+    let promised = stream.promised.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+    if promised == Some(0) {
+        return Err(stream.error(RejectKind::Empty, "no audio"));
+    }
+    if promised.is_some_and(|n| n > stream.max_frames) {
+        let message = format!("longer than {:.0} s", limits.max_seconds);
+        return Err(stream.error(RejectKind::OverLimit, &message));
+    }
+    let (name, rate) = (stream.name(), f64::from(stream.rate));
+    let (stream, end) = match promised {
+        Some(end) => (stream, end),
+        None => {
+            let (end, channels) = stream.count(tail)?;
+            return Ok(Tail { frames: end.max(0) as u64, channels });
+        }
+    };
+    let span = Span { first: (end - tail).max(0), frames: tail.min(end) as usize, needed: 0..0 };
+    let decoded = stream.decode_some(&span)?;
+    let reached = decoded.end.clamp(0, end);
+    if end - reached > if lossy { LOSSY_SLACK.min(end / 2) } else { 0 } {
+        let message = format!("{name}: ends before the {:.2} s that its header promises", end as f64 / rate);
+        return Err(AudioError::new(RejectKind::Truncated, message));
+    }
+    if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
+        return Err(file_error(path, RejectKind::NotFinite, "samples that are not finite"));
+    }
+    Ok(Tail { frames: reached as u64, channels: decoded.planes.len() })
+}
+
+/// Decoded frames, and where the stream was when decoding stopped.
+struct Decoded {
+    planes: Vec<Vec<f32>>,
+    /// One past the last frame seen.
+    end: i64,
+}
+
+impl<'a> Stream<'a> {
+    /// Opens a file and finds its audio track.
+    ///
+    /// # Errors
+    ///
+    /// See [`super::probe_file`].
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, AudioError> {
+        let fail = |kind, message: &str| Err(file_error(path, kind, message));
+        let file = File::open(path).map_err(|e| io_error(path, &e))?;
+        let meta = file.metadata().map_err(|e| io_error(path, &e))?;
+        if !meta.is_file() {
+            return fail(RejectKind::Io, "not a regular file");
+        }
+        if meta.len() == 0 {
+            return fail(RejectKind::Empty, "an empty file");
+        }
+        if meta.len() > limits.max_bytes {
+            return fail(
+                RejectKind::OverLimit,
+                &format!("{} bytes; at most {} are read", meta.len(), limits.max_bytes),
+            );
+        }
+        let source = MediaSourceStream::new(Box::new(file), MediaSourceStreamOptions::default());
+        let mut hint = Hint::new();
+        if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
+            hint.with_extension(extension);
+        }
+        let format = symphonia::default::get_probe()
+            .probe(&hint, source, FormatOptions::default(), MetadataOptions::default())
+            .map_err(|e| not_opened(path, &e))?;
+        let Some(track) = format.default_track(TrackType::Audio) else {
+            return fail(RejectKind::Unsupported, "no audio track in a known codec");
+        };
+        let Some(params) = track.codec_params.as_ref().and_then(|p| p.audio()).cloned() else {
+            return fail(RejectKind::Unsupported, "no audio track in a known codec");
+        };
+        let Some(rate) = params.sample_rate.filter(|r| *r > 0) else {
+            return fail(RejectKind::Unsupported, "a stream that does not state its sample rate");
+        };
+        if !(limits.min_rate..=limits.max_rate).contains(&rate) {
+            let message =
+                format!("{rate} Hz; rates of {} to {} Hz are read", limits.min_rate, limits.max_rate);
+            return fail(RejectKind::OverLimit, &message);
+        }
+        let channels = params.channels.as_ref().map_or(1, |c| c.count());
+        if channels > usize::from(limits.max_channels) {
+            let message = format!("{channels} channels; at most {} are read", limits.max_channels);
+            return fail(RejectKind::OverLimit, &message);
+        }
+        let exact = track
+            .time_base
+            .is_some_and(|tb| u64::from(tb.numer.get()) * u64::from(rate) == u64::from(tb.denom.get()));
+        // Without a LAME tag an MPEG or ADTS reader extrapolates the length from the first frames.
+        let guessed = matches!(format.format_info().short_name, "mp1" | "mp2" | "mp3" | "aac" | "adts")
+            && track.delay.is_none();
+        let duration = track.duration.filter(|_| exact).map(|d| d.get());
+        let mut promised = if guessed { None } else { track.num_frames.or(duration) };
+        // A WAV that was streamed has a length of "all ones" in its header: no length at all.
+        let width = u64::from(params.bits_per_sample.unwrap_or(8)).div_ceil(8) * channels as u64;
+        if matches!(format.format_info().short_name, "wave" | "wav") {
+            let bytes = promised.unwrap_or(0).saturating_mul(width);
+            if bytes > u64::from(u32::MAX) - 65_536 && bytes > meta.len() {
+                promised = None;
+            }
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            bytes: meta.len(),
+            track: track.id,
+            origin: track.start_ts.get().max(0),
+            rate,
+            exact,
+            promised,
+            params,
+            format,
+            max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+        })
+    }
+
+    /// Frames per second.
+    pub fn rate(&self) -> u32 {
+        self.rate
+    }
+
+    /// Size of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The file, for messages.
+    pub fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// Short name of the codec.
+    pub fn codec(&self) -> String {
+        codec_name(self.params.codec)
+    }
+
+    /// Short name of the container.
+    pub fn container(&self) -> String {
+        self.format.format_info().short_name.to_owned()
+    }
+
+    /// Frames according to the header, `None` where it does not count them.
+    pub fn promised_frames(&self) -> Option<u64> {
+        self.promised
+    }
+
+    /// Decodes a span: one buffer of `span.frames` per channel.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectKind::Corrupt`] when a needed packet cannot be decoded, [`RejectKind::TooShort`] or
+    /// [`RejectKind::Truncated`] when needed frames do not exist.
+    pub fn decode(self, span: &Span) -> Result<Vec<Vec<f32>>, AudioError> {
+        let (path, promised, rate) = (self.path.clone(), self.promised, f64::from(self.rate));
+        let decoded = self.decode_some(span)?;
+        if decoded.end < span.needed.end {
+            let message = format!(
+                "ends at {:.3} s; audio up to {:.3} s was asked for",
+                decoded.end.max(0) as f64 / rate,
+                span.needed.end as f64 / rate
+            );
+            let kind = match promised {
+                Some(n) if span.needed.end <= n as i64 => RejectKind::Truncated,
+                _ => RejectKind::TooShort,
+            };
+            return Err(file_error(&path, kind, &message));
+        }
+        if decoded.planes.is_empty() {
+            return Err(file_error(&path, RejectKind::Empty, "no audio"));
+        }
+        Ok(decoded.planes)
+    }
+
+    /// Decodes what there is of a span, from the nearest safe place before it.
+    fn decode_some(mut self, span: &Span) -> Result<Decoded, AudioError> {
+        let mut start = span.first.max(0) - self.preroll();
+        if self.container() == "ogg"
+            && let Some(frames) = self.promised
+        {
+            start = start.min(frames as i64 - (OGG_TAIL_SECONDS * f64::from(self.rate)) as i64);
+        }
+        // An Ogg reader with several streams can wait forever in a seek.
+        let seekable = self.exact && self.format.tracks().len() == 1;
+        if !seekable || start < i64::from(self.rate) / 2 {
+            return self.decode_from_here(span, None).map(|(decoded, _)| decoded);
+        }
+        for back in SEEK_BACK_SECONDS {
+            let target = start - (back * f64::from(self.rate)) as i64;
+            if target <= 0 {
+                break;
+            }
+            let Some(stamp) = self.origin.checked_add(target) else { break };
+            let to = SeekTo::Timestamp { ts: Timestamp::from(stamp), track_id: self.track };
+            if self.format.seek(SeekMode::Accurate, to).is_err() {
+                continue;
+            }
+            let (decoded, overshot) = self.decode_from_here(span, Some(target))?;
+            if !overshot {
+                return Ok(decoded);
+            }
+        }
+        let path = self.path.clone();
+        let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
+        drop(self);
+        let mut again = Stream::open(&path, &limits)?;
+        again.decode_from_here(span, None).map(|(decoded, _)| decoded)
+    }
+
+    /// Decodes a span with the reader where it is. The flag says that the first packet came after
+    /// `sought`, so that the span may lack its beginning.
+    fn decode_from_here(&mut self, span: &Span, sought: Option<i64>) -> Result<(Decoded, bool), AudioError> {
+        let mut decoder = self.decoder()?;
+        let stop = span.first + span.frames as i64;
+        let begin = span.first.max(0) - self.preroll();
+        let limit = self.promised.map_or(i64::MAX, |n| n as i64);
+        let mut out = Decoded { planes: Vec::new(), end: i64::MIN };
+        let mut scratch: Vec<Vec<f32>> = Vec::new();
+        let mut walk = Walk::default();
+        let mut first_packet = true;
+        // One past the last frame, as the packets state their durations.
+        let mut declared = i64::MIN;
+        while out.end < stop {
+            let Some(packet) = self.next_packet(&mut walk)? else { break };
+            let length = i64::try_from(packet.block_dur().get()).unwrap_or(0);
+            let at = if self.exact { packet.pts.get().saturating_sub(self.origin) } else { walk.decoded };
+            if std::mem::take(&mut first_packet) && sought.is_some_and(|target| at > target) {
+                return Ok((out, true));
+            }
+            if self.exact && length > 0 && at.saturating_add(length) < begin {
+                continue;
+            }
+            if at > self.max_frames {
+                return Err(self.error(RejectKind::OverLimit, "longer than the limit"));
+            }
+            let buffer = match decoder.decode(&packet) {
+                Ok(buffer) => buffer,
+                // What comes before the span only has to settle the decoder.
+                Err(_) if at.saturating_add(length) <= span.first.max(0) && self.exact => continue,
+                Err(e) => return Err(self.decode_error(&e)),
+            };
+            if buffer.spec().rate() != self.rate {
+                let message =
+                    format!("decodes to {} Hz; its header says {}", buffer.spec().rate(), self.rate);
+                return Err(self.error(RejectKind::Unsupported, &message));
+            }
+            let frames = buffer.frames() as i64;
+            walk.decoded += frames;
+            if frames == 0 {
+                continue;
+            }
+            walk.idle = 0;
+            buffer.copy_to_vecs_planar(&mut scratch);
+            if out.planes.is_empty() {
+                out.planes = vec![vec![0.0; span.frames]; scratch.len()];
+            }
+            if out.planes.len() != scratch.len() {
+                return Err(self.error(RejectKind::Corrupt, "the number of channels changes"));
+            }
+            // A container may declare a gap between packets, which is silence; frames that are missing
+            // although none is declared were lost.
+            let lost = at > declared && declared > i64::MIN;
+            if lost && at > span.needed.start.max(0) && declared < span.needed.end {
+                return Err(self.error(RejectKind::Corrupt, "frames are missing in the middle"));
+            }
+            declared = declared.max(at.saturating_add(frames.max(length)));
+            // The part of this packet that lies in the span and is to be heard.
+            let (from, to) = (at.max(span.first).max(0), at.saturating_add(frames).min(stop).min(limit));
+            if from < to {
+                for (plane, samples) in out.planes.iter_mut().zip(&scratch) {
+                    let target = (from - span.first) as usize..(to - span.first) as usize;
+                    let source = (from - at) as usize..(to - at) as usize;
+                    if let (Some(target), Some(source)) = (plane.get_mut(target), samples.get(source)) {
+                        target.copy_from_slice(source);
+                    }
+                }
+            }
+            out.end = out.end.max(at.saturating_add(frames)).min(limit);
+            if out.end == limit {
+                break;
+            }
+        }
+        Ok((out, false))
+    }
+
+    /// Counts all frames, and decodes those of the last `tail` packets' worth to learn the channels.
+    fn count(mut self, tail: i64) -> Result<(i64, usize), AudioError> {
+        if !self.exact {
+            let span = Span { first: 0, frames: 0, needed: 0..0 };
+            let all = Span { first: self.max_frames, ..span };
+            let decoded = self.decode_from_here(&all, None)?.0;
+            return Ok((decoded.end.max(0), decoded.planes.len()));
+        }
+        let mut walk = Walk::default();
+        let mut end = 0;
+        while let Some(packet) = self.next_packet(&mut walk)? {
+            let length = i64::try_from(packet.block_dur().get()).unwrap_or(0);
+            if length > 0 {
+                walk.idle = 0;
+            }
+            end = packet.pts.get().saturating_sub(self.origin).saturating_add(length);
+            if end > self.max_frames {
+                return Err(self.error(RejectKind::OverLimit, "longer than the limit"));
+            }
+        }
+        if end <= 0 {
+            return Err(self.error(RejectKind::Empty, "no audio"));
+        }
+        let first = (end - tail).max(0);
+        let span = Span { first, frames: (end - first) as usize, needed: first..end };
+        let path = self.path.clone();
+        let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
+        let decoded = Stream::open(&path, &limits)?.decode_some(&span)?;
+        if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
+            return Err(self.error(RejectKind::NotFinite, "samples that are not finite"));
+        }
+        Ok((decoded.end.min(end), decoded.planes.len()))
+    }
+
+    /// The next packet of the track; `None` at the end, wherever that comes.
+    fn next_packet(
+        &mut self,
+        walk: &mut Walk,
+    ) -> Result<Option<symphonia::core::packet::Packet>, AudioError> {
+        loop {
+            walk.idle += 1;
+            if walk.idle > MAX_IDLE_PACKETS {
+                return Err(self.error(RejectKind::Corrupt, "packets without audio"));
+            }
+            match self.format.next_packet() {
+                Ok(Some(packet)) if packet.track_id == self.track => return Ok(Some(packet)),
+                Ok(Some(_)) => {}
+                // A chained stream starts over with new headers: only its first link is read.
+                Ok(None) | Err(Error::ResetRequired) => return Ok(None),
+                Err(Error::IoError(e)) if e.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+                Err(e) => return Err(self.decode_error(&e)),
+            }
+        }
+    }
+
+    fn decoder(&self) -> Result<Box<dyn AudioDecoder>, AudioError> {
+        // Delay and padding are cut off here, by position: that holds after seeks too.
+        let options = AudioDecoderOptions::default().gapless(false);
+        symphonia::default::get_codecs().make_audio_decoder(&self.params, &options).map_err(|e| match e {
+            Error::Unsupported(_) if self.params.codec == CODEC_ID_OPUS => self.error(
+                RejectKind::Unsupported,
+                "the codec is Opus, which is not supported; convert it to FLAC",
+            ),
+            Error::Unsupported(what) => {
+                self.error(RejectKind::Unsupported, &format!("codec {}: {what}", self.codec()))
+            }
+            e => self.decode_error(&e),
+        })
+    }
+
+    /// Frames to decode before output is that of a decoder that started at the beginning.
+    fn preroll(&self) -> i64 {
+        match self.params.codec {
+            // Ten frames: at low rates the bit reservoir reaches that far back.
+            CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3 => 10 * 1152,
+            // Two blocks of the largest size.
+            CODEC_ID_VORBIS => 2 * 8192,
+            CODEC_ID_AAC => 4 * 1024,
+            _ => 0,
+        }
+    }
+
+    fn is_lossy(&self) -> bool {
+        matches!(
+            self.params.codec,
+            CODEC_ID_MP1 | CODEC_ID_MP2 | CODEC_ID_MP3 | CODEC_ID_VORBIS | CODEC_ID_AAC
+        )
+    }
+
+    fn error(&self, kind: RejectKind, message: &str) -> AudioError {
+        file_error(&self.path, kind, message)
+    }
+
+    fn decode_error(&self, error: &Error) -> AudioError {
+        let kind = match error {
+            Error::IoError(e) if e.kind() != ErrorKind::UnexpectedEof => RejectKind::Io,
+            Error::Unsupported(_) => RejectKind::Unsupported,
+            Error::LimitError(_) => RejectKind::OverLimit,
+            _ => RejectKind::Corrupt,
+        };
+        self.error(kind, &error.to_string())
+    }
+}
+
+/// How far a reader has come.
+#[derive(Default)]
+struct Walk {
+    /// Packets since the last one with audio.
+    idle: u32,
+    /// Frames decoded.
+    decoded: i64,
+}
+
+/// The error for a file that could not be read.
+pub(super) fn io_error(path: &Path, error: &std::io::Error) -> AudioError {
+    match error.kind() {
+        ErrorKind::NotFound => file_error(path, RejectKind::Missing, "no such file"),
+        _ => file_error(path, RejectKind::Io, &error.to_string()),
+    }
+}
+
+fn file_error(path: &Path, kind: RejectKind, message: &str) -> AudioError {
+    AudioError::new(kind, format!("{}: {message}", path.display()))
+}
+
+/// Why a probe failed: not audio at all, or audio whose headers are damaged.
+fn not_opened(path: &Path, error: &Error) -> AudioError {
+    let mut magic = [0u8; 12];
+    let known = File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok()
+        && (matches!(
+            &magic[..4],
+            b"fLaC" | b"RIFF" | b"RF64" | b"OggS" | b"FORM" | [0x1a, 0x45, 0xdf, 0xa3]
+        ) || &magic[..3] == b"ID3"
+            || &magic[4..8] == b"ftyp");
+    match error {
+        Error::IoError(e) if e.kind() != ErrorKind::UnexpectedEof => io_error(path, e),
+        Error::IoError(_) if known => file_error(path, RejectKind::Truncated, "ends within its headers"),
+        Error::LimitError(what) => file_error(path, RejectKind::OverLimit, what),
+        Error::DecodeError(what) if known => file_error(path, RejectKind::Corrupt, what),
+        _ => file_error(path, RejectKind::Unsupported, "not audio in a known container"),
+    }
+}
+
+fn codec_name(id: AudioCodecId) -> String {
+    match symphonia::default::get_codecs().get_audio_decoder(id) {
+        Some(known) => known.codec.info.short_name.to_owned(),
+        None if id == CODEC_ID_OPUS => "opus".to_owned(),
+        None => id.to_string(),
+    }
+}

@@ -1,0 +1,207 @@
+//! Where audio comes from: a file, or a procedural clip.
+//!
+//! A source is named by an address: `synth:...` ([`crate::synth`]), a path, or `file://` and a
+//! path. [`Source::read`] returns any time range of it at any rate. [`probe_file`] looks at a file
+//! once, when a data set is taken in, and tells good files from bad ones.
+
+mod decode;
+mod guard;
+mod probe;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use crate::audio::Audio;
+use crate::error::{AudioError, RejectKind};
+use crate::resample;
+use crate::synth::ClipSpec;
+use decode::{Span, Stream};
+use guard::guarded;
+pub use probe::{FileInfo, Limits, probe_file};
+
+/// A clip's audio, by address.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// An audio file.
+    File(PathBuf),
+    /// A procedural clip.
+    Synth(ClipSpec),
+}
+
+impl Source {
+    /// Reads an address: `synth:...`, `file://` and an absolute path (`%20` and the like decoded), or
+    /// a plain path.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectKind::BadUri`] for an empty address, a malformed `synth:` one, or another scheme.
+    pub fn parse(uri: &str) -> Result<Self, AudioError> {
+        let bad = |why: &str| AudioError::new(RejectKind::BadUri, format!("'{uri}': {why}"));
+        if uri.trim().is_empty() {
+            return Err(bad("an empty address"));
+        }
+        if uri.starts_with("synth:") {
+            return ClipSpec::parse(uri).map(Self::Synth);
+        }
+        if let Some(path) = uri.strip_prefix("file://") {
+            if !path.starts_with('/') {
+                return Err(bad("after file:// an absolute path is needed"));
+            }
+            return match percent_decoded(path) {
+                Some(path) => Ok(Self::File(PathBuf::from(path))),
+                None => Err(bad("not UTF-8 after decoding its % escapes")),
+            };
+        }
+        match uri.split_once("://") {
+            Some((scheme, _)) => {
+                Err(bad(&format!("unknown scheme '{scheme}'; use a path, file:// or synth:")))
+            }
+            None => Ok(Self::File(PathBuf::from(uri))),
+        }
+    }
+
+    /// The address, which [`Self::parse`] reads back.
+    pub fn uri(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Synth(clip) => clip.uri(),
+        }
+    }
+
+    /// The clip's duration in seconds.
+    ///
+    /// For a file this looks at its tail, and at all of it where no header counts its frames (MP3
+    /// without a LAME tag, raw AAC); [`probe_file`] stores the figure, so ask once.
+    ///
+    /// # Errors
+    ///
+    /// As [`probe_file`].
+    pub fn seconds(&self) -> Result<f64, AudioError> {
+        match self {
+            Self::File(path) => guarded(path, || {
+                let (frames, rate) = decode::count_frames(path)?;
+                Ok(frames as f64 / f64::from(rate))
+            }),
+            Self::Synth(clip) => Ok(clip.seconds),
+        }
+    }
+
+    /// Reads `seconds` of audio from `start_s` on, resampled to `rate` Hz: exactly
+    /// `round(seconds * rate)` frames of every source channel.
+    ///
+    /// The start is exact to the nearest frame of the source. Audio around the range is read too, so
+    /// that the resampler's edges fall outside of it; before the start and after the end of the clip
+    /// there is silence. Only the range, those margins and what the codec needs to settle are
+    /// decoded. The cost of finding the place depends on the container: a few reads in WAV, AIFF,
+    /// FLAC, Ogg and MP4; in MP3 and raw AAC all frame headers before it, since an estimate from
+    /// the bit rate would not be exact.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectKind::TooShort`] when the range begins before 0 or ends more than one frame after the
+    /// clip; otherwise what [`probe_file`] would say of the file.
+    pub fn read(&self, start_s: f64, seconds: f64, rate: u32) -> Result<Audio, AudioError> {
+        self.read_as(start_s, seconds, rate, false)
+    }
+
+    /// As [`Self::read`], mixed to the mean of all channels first: cheaper than reading all of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub fn read_mono(&self, start_s: f64, seconds: f64, rate: u32) -> Result<Audio, AudioError> {
+        self.read_as(start_s, seconds, rate, true)
+    }
+
+    fn read_as(&self, start_s: f64, seconds: f64, rate: u32, mono: bool) -> Result<Audio, AudioError> {
+        if !(start_s >= -1e-9 && start_s.is_finite() && seconds >= 0.0 && seconds.is_finite()) {
+            let message = format!("{}: no audio at {start_s} s for {seconds} s", self.uri());
+            return Err(AudioError::new(RejectKind::TooShort, message));
+        }
+        let start_s = start_s.max(0.0);
+        match self {
+            Self::File(path) => guarded(path, || {
+                let stream = Stream::open(path, &Limits::default())?;
+                read_stream(stream, start_s, seconds, rate, mono)
+            }),
+            Self::Synth(clip) => {
+                if (start_s + seconds - clip.seconds) * f64::from(rate) > 1.0 {
+                    return Err(too_short(&self.uri(), start_s + seconds, clip.seconds));
+                }
+                let audio = clip.render(start_s, seconds, rate);
+                Ok(if mono { Audio::mono(rate, audio.to_mono()) } else { audio })
+            }
+        }
+    }
+}
+
+fn read_stream(
+    stream: Stream<'_>,
+    start_s: f64,
+    seconds: f64,
+    rate: u32,
+    mono: bool,
+) -> Result<Audio, AudioError> {
+    let native = stream.rate();
+    if rate == 0 {
+        return Err(AudioError::new(RejectKind::OverLimit, "a sample rate of 0 Hz"));
+    }
+    let at_native = |s: f64| (s * f64::from(native)).round();
+    let name = stream.name();
+    if let Some(frames) = stream.promised_frames()
+        && at_native(start_s + seconds) > frames as f64 + 1.0
+    {
+        return Err(too_short(&name, start_s + seconds, frames as f64 / f64::from(native)));
+    }
+    let frames_out = (seconds * f64::from(rate)).round() as usize;
+    let frames_in = (frames_out as f64 * f64::from(native) / f64::from(rate)).ceil() as usize;
+    let (before, skip) = resample::reach(native, rate);
+    let first = at_native(start_s) as i64;
+    let span = Span {
+        first: first - before as i64,
+        frames: frames_in + 2 * before,
+        // One frame of slack, as the range's end was rounded and may reach one frame too far.
+        needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
+    };
+    let mut channels = stream.decode(&span)?;
+    if channels.iter().flatten().any(|x| !x.is_finite()) {
+        return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: samples that are not finite")));
+    }
+    if mono && channels.len() > 1 {
+        channels = vec![Audio { rate: native, channels }.to_mono()];
+    }
+    let channels = channels
+        .iter()
+        .map(|c| resample::resample_from(c, native, rate, skip, frames_out))
+        .collect::<Result<_, _>>()?;
+    Ok(Audio { rate, channels })
+}
+
+fn too_short(name: &str, asked: f64, has: f64) -> AudioError {
+    AudioError::new(
+        RejectKind::TooShort,
+        format!("{name}: {has:.3} s long; audio up to {asked:.3} s was asked for"),
+    )
+}
+
+/// `%41` to `A`; a `%` that no two hexadecimal digits follow stays. `None` when not UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let digit = |b: Option<&u8>| b.and_then(|&b| char::from(b).to_digit(16)).map(|d| d as u8);
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while let Some(&byte) = bytes.get(i) {
+        match (byte, digit(bytes.get(i + 1)), digit(bytes.get(i + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high * 16 + low);
+                i += 3;
+            }
+            _ => {
+                out.push(byte);
+                i += 1;
+            }
+        }
+    }
+    String::from_utf8(out).ok()
+}

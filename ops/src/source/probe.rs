@@ -1,0 +1,118 @@
+//! A first look at a file: what it is, how long it is, and whether its end can be decoded.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::decode::{self, Stream};
+use super::guard::guarded;
+use crate::error::{AudioError, RejectKind};
+
+/// What a file may be at most, and must be at least.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    /// Most channels.
+    pub max_channels: u16,
+    /// Lowest sample rate in Hz.
+    pub min_rate: u32,
+    /// Highest sample rate in Hz.
+    pub max_rate: u32,
+    /// Longest duration in seconds.
+    pub max_seconds: f64,
+    /// Largest file in bytes.
+    pub max_bytes: u64,
+    /// Shortest duration in seconds.
+    pub min_seconds: f64,
+}
+
+impl Default for Limits {
+    /// 32 channels, 2 to 384 kHz, 0.1 s to 6 hours, 8 GiB.
+    fn default() -> Self {
+        Self {
+            max_channels: 32,
+            min_rate: 2000,
+            max_rate: 384_000,
+            max_seconds: 6.0 * 3600.0,
+            max_bytes: 8 << 30,
+            min_seconds: 0.1,
+        }
+    }
+}
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileInfo {
+    /// Short name of the codec: `flac`, `mp3`, `vorbis`, `aac`, `pcm_s16le`, ...
+    pub codec: String,
+    /// Short name of the container: `wave`, `flac`, `mp3`, `ogg`, `isomp4`, ...
+    pub container: String,
+    /// Sample rate in Hz.
+    pub rate: u32,
+    /// Channels.
+    pub channels: u16,
+    /// Frames that can be decoded, without an encoder's delay and padding where the file states them.
+    pub frames: u64,
+    /// Duration in seconds: `frames / rate`.
+    pub seconds: f64,
+    /// Size of the file.
+    pub bytes: u64,
+    /// BLAKE3 digest of the file's bytes, in hexadecimal.
+    pub digest: String,
+}
+
+/// Looks at a file: header, length, the decodability of its last half second, and a digest.
+///
+/// Every byte is read once for the digest. Of the audio only the tail is decoded, except that the
+/// packets of a file whose header does not count its frames are counted.
+///
+/// # Errors
+///
+/// [`RejectKind::Missing`] and [`RejectKind::Io`]; [`RejectKind::Empty`]; [`RejectKind::Unsupported`] for
+/// what is no audio or in no supported codec; [`RejectKind::Corrupt`]; [`RejectKind::Truncated`] when
+/// the audio ends before the length that the header promises; [`RejectKind::TooShort`] and
+/// [`RejectKind::OverLimit`] against `limits`; [`RejectKind::NotFinite`] in the tail;
+/// [`RejectKind::Panicked`].
+pub fn probe_file(path: &Path, limits: &Limits) -> Result<FileInfo, AudioError> {
+    guarded(path, || {
+        let stream = Stream::open(path, limits)?;
+        let (codec, container, bytes) = (stream.codec(), stream.container(), stream.bytes());
+        let rate = stream.rate();
+        let tail = decode::measure(path, stream, limits)?;
+        let seconds = tail.frames as f64 / f64::from(rate);
+        let over =
+            |what: String| AudioError::new(RejectKind::OverLimit, format!("{}: {what}", path.display()));
+        if tail.channels > usize::from(limits.max_channels) {
+            return Err(over(format!(
+                "{} channels; at most {} are read",
+                tail.channels, limits.max_channels
+            )));
+        }
+        if seconds > limits.max_seconds {
+            return Err(over(format!("{seconds:.0} s long; at most {:.0} s are read", limits.max_seconds)));
+        }
+        if seconds < limits.min_seconds {
+            let message = format!(
+                "{}: {seconds:.3} s long; at least {} s are needed",
+                path.display(),
+                limits.min_seconds
+            );
+            return Err(AudioError::new(RejectKind::TooShort, message));
+        }
+        Ok(FileInfo {
+            codec,
+            container,
+            rate,
+            channels: tail.channels as u16,
+            frames: tail.frames,
+            seconds,
+            bytes,
+            digest: digest(path)?,
+        })
+    })
+}
+
+fn digest(path: &Path) -> Result<String, AudioError> {
+    let failed = |e: std::io::Error| decode::io_error(path, &e);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path).map_err(failed)?).map_err(failed)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

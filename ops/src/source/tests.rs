@@ -1,0 +1,288 @@
+//! Files good and bad, against the sweeps that they were made from.
+
+use std::f64::consts::TAU;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::rng::Key;
+use crate::wav::write_wav;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// The sweep of the fixtures, `frames` of it from frame `first` on.
+fn sweep(k: f64, rate: u32, first: i64, frames: usize) -> Vec<f32> {
+    (0..frames as i64)
+        .map(|i| (first + i) as f64 / f64::from(rate))
+        .map(|t| if t < 0.0 { 0.0 } else { (0.4 * (TAU * (200.0 * t + k * t * t)).sin()) as f32 })
+        .collect()
+}
+
+fn error(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+}
+
+/// By how many frames the audio comes later than the sweep, and the SNR in dB at that place.
+fn lag(audio: &[f32], k: f64, rate: u32, first: i64) -> (i64, f64) {
+    let all = sweep(k, rate, first - 3000, audio.len() + 6000);
+    let candidates = (-3000..3000).map(|d| (d, error(audio, &all[(3000 - d) as usize..])));
+    let (lag, error) = candidates.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let signal: f64 = audio.iter().map(|x| f64::from(*x).powi(2)).sum();
+    (lag, 10.0 * (signal / error).log10())
+}
+
+fn read(path: &Path, start_s: f64, seconds: f64, rate: u32) -> Result<Audio, AudioError> {
+    Source::File(path.to_owned()).read(start_s, seconds, rate)
+}
+
+fn write_sweep(path: &Path, rate: u32, frames: usize, gain: f32) {
+    let left = sweep(200.0, rate, 0, frames);
+    let right: Vec<f32> = left.iter().map(|x| -gain * x).collect();
+    write_wav(path, rate, &[&left, &right]).unwrap();
+}
+
+#[test]
+fn a_crop_begins_at_the_frame_that_was_asked_for() {
+    // (file, k, rate, the codec's own lag, least SNR)
+    let files = [
+        ("chirp.flac", 200.0, 8000, 0, 70.0),
+        ("chirp.mp3", 200.0, 44_100, 0, 15.0),
+        ("chirp.ogg", 200.0, 44_100, 0, 15.0),
+        ("long.ogg", 30.0, 8000, 0, 10.0),
+        // Neither states its encoder's delay to the reader: LAME's 1105 and AAC's 1024 frames remain.
+        ("bare.mp3", 200.0, 44_100, 1105, 15.0),
+        // This AAC is noisy, and moves the best match by a frame (0.02 ms) or so.
+        ("chirp.m4a", 200.0, 44_100, 1024, 7.0),
+    ];
+    for (name, k, rate, own, least) in files {
+        for start in [0.25, 0.9, 1.4] {
+            let audio = read(&fixture(name), start, 0.4, rate).unwrap();
+            let first = (start * f64::from(rate)).round() as i64;
+            let (lag, snr) = lag(&audio.channels[0], k, rate, first);
+            let slack = i64::from(name == "chirp.m4a");
+            assert!(
+                (lag - own).abs() <= slack && snr > least,
+                "{name} at {start} s: lag {lag}, SNR {snr:.1} dB"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_crop_is_what_the_whole_file_has_there() {
+    for name in ["chirp.flac", "chirp.mp3", "chirp.ogg", "long.ogg", "bare.mp3", "chirp.m4a"] {
+        let path = fixture(name);
+        let info = probe_file(&path, &Limits::default()).unwrap();
+        let whole = read(&path, 0.0, info.seconds, info.rate).unwrap();
+        assert_eq!(whole.frames() as u64, info.frames, "{name}");
+        let steps = 23;
+        for i in 0..steps {
+            let start = (info.seconds - 0.2) * f64::from(i) / f64::from(steps - 1);
+            let first = (start * f64::from(info.rate)).round() as usize;
+            let crop = read(&path, start, 0.2, info.rate).unwrap();
+            let expected = &whole.channels[0][first..first + crop.frames()];
+            let worst = crop.channels[0].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-6, "{name} at {start:.3} s: differs by {worst}");
+        }
+    }
+}
+
+#[test]
+fn the_last_frame_of_a_wav_is_reached_and_channels_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a b.wav");
+    write_sweep(&path, 22_050, 50_000, 0.5);
+    let source = Source::parse(&format!("file://{}", path.display()).replace(' ', "%20")).unwrap();
+    assert_eq!(source, Source::File(path.clone()));
+    let seconds = source.seconds().unwrap();
+    assert_eq!(seconds, 50_000.0 / 22_050.0);
+    let audio = source.read(seconds - 0.5, 0.5, 22_050).unwrap();
+    assert_eq!((audio.channels.len(), audio.frames()), (2, 11_025));
+    let expected = sweep(200.0, 22_050, 50_000 - 11_025, 11_025);
+    assert!(error(&audio.channels[0], &expected) < 1e-9);
+    let mixed = source.read_mono(seconds - 0.5, 0.5, 22_050).unwrap();
+    assert!(mixed.channels[0].iter().zip(&expected).all(|(m, e)| (m - 0.25 * e).abs() < 1e-6));
+}
+
+#[test]
+fn a_resampled_crop_has_no_edges() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.wav");
+    write_sweep(&path, 44_100, 4 * 44_100, 1.0);
+    for start in [0.0, 0.37, 1.5, 3.0] {
+        let audio = read(&path, start, 1.0, 16_000).unwrap();
+        assert_eq!((audio.rate, audio.frames()), (16_000, 16_000));
+        // The native start is rounded to a frame, which is 11 us at most.
+        let first = (start * 44_100.0).round() / 44_100.0;
+        let expected: Vec<f32> = (0..16_000)
+            .map(|i| first + f64::from(i) / 16_000.0)
+            .map(|t| (0.4 * (TAU * (200.0 * t + 200.0 * t * t)).sin()) as f32)
+            .collect();
+        // Before the first frame of the file and after its last there is silence: an edge of its own.
+        let inside = if start == 0.0 { 400..16_000 } else { 0..16_000 };
+        let inside = if start == 3.0 { inside.start..15_600 } else { inside };
+        let signal: f64 = expected[inside.clone()].iter().map(|x| f64::from(*x).powi(2)).sum();
+        let snr = 10.0 * (signal / error(&audio.channels[0][inside.clone()], &expected[inside])).log10();
+        assert!(snr > 80.0, "at {start} s: {snr:.1} dB");
+    }
+    let upsampled = read(&path, 1.0, 0.3, 48_000).unwrap();
+    assert_eq!(upsampled.frames(), 14_400);
+}
+
+#[test]
+fn a_range_must_lie_within_the_clip() {
+    let path = fixture("chirp.flac");
+    assert_eq!(read(&path, 3.0, 1.0, 16_000).unwrap().frames(), 16_000);
+    // One frame beyond the end is forgiven, for the sake of rounding.
+    assert!(read(&path, 3.0 + 1.0 / 8000.0, 1.0, 16_000).is_ok());
+    for (start, seconds) in
+        [(3.001, 1.0), (-0.1, 1.0), (f64::NAN, 1.0), (0.0, f64::INFINITY), (0.0, -1.0), (1e300, 1.0)]
+    {
+        assert_eq!(
+            read(&path, start, seconds, 16_000).unwrap_err().kind,
+            RejectKind::TooShort,
+            "{start} {seconds}"
+        );
+    }
+    // A file whose length no header states is found out while decoding.
+    assert_eq!(read(&fixture("bare.mp3"), 2.5, 1.0, 16_000).unwrap_err().kind, RejectKind::TooShort);
+    assert_eq!(read(&path, 0.0, 1.0, 0).unwrap_err().kind, RejectKind::OverLimit);
+    assert_eq!(read(&path, 0.0, 0.0, 16_000).unwrap().frames(), 0);
+}
+
+#[test]
+fn a_probe_describes_good_files() {
+    let expected = [
+        ("chirp.flac", "flac", "flac", 8000, 32_000),
+        ("chirp.mp3", "mp3", "mp3", 44_100, 4 * 44_100),
+        ("chirp.ogg", "vorbis", "ogg", 44_100, 4 * 44_100),
+        ("long.ogg", "vorbis", "ogg", 8000, 24 * 8000),
+        ("bare.mp3", "mp3", "mp3", 44_100, 78 * 1152),
+    ];
+    for (name, codec, container, rate, frames) in expected {
+        let path = fixture(name);
+        let info = probe_file(&path, &Limits::default()).unwrap();
+        assert_eq!((info.codec.as_str(), info.container.as_str()), (codec, container));
+        assert_eq!((info.rate, info.channels, info.frames), (rate, 1, frames), "{name}");
+        assert_eq!(info.seconds, frames as f64 / f64::from(rate));
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!(
+            (info.bytes, info.digest),
+            (bytes.len() as u64, blake3::hash(&bytes).to_hex().to_string())
+        );
+        assert_eq!(Source::File(path).seconds().unwrap(), info.seconds);
+    }
+}
+
+#[test]
+fn the_five_files_of_a_bad_folder_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let kind = |path: &Path| probe_file(path, &Limits::default()).map(|_| ()).map_err(|e| e.kind);
+    let flac = fs::read(fixture("chirp.flac")).unwrap();
+    assert_eq!(kind(&put("good.flac", &flac)), Ok(()));
+    assert_eq!(kind(&put("empty.wav", b"")), Err(RejectKind::Empty));
+    let text = "These are the lyrics, and not the song.\n".repeat(500);
+    assert_eq!(kind(&put("text.mp3", text.as_bytes())), Err(RejectKind::Unsupported));
+    assert_eq!(kind(&put("short text.mp3", b"la la la")), Err(RejectKind::Unsupported));
+    for share in [0.3, 0.5, 0.9, 0.99] {
+        let cut = &flac[..(flac.len() as f64 * share) as usize];
+        assert_eq!(kind(&put("cut.flac", cut)), Err(RejectKind::Truncated), "{share}");
+    }
+    assert_eq!(kind(&put("stub.flac", &flac[..30])), Err(RejectKind::Truncated));
+    let brief = dir.path().join("brief.wav");
+    write_wav(&brief, 44_100, &[&[0.1; 441]]).unwrap();
+    assert_eq!(kind(&brief), Err(RejectKind::TooShort));
+}
+
+#[test]
+fn other_faults_are_told_apart_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.wav");
+    let kind = |path: &Path, limits: &Limits| probe_file(path, limits).unwrap_err().kind;
+    let limits = Limits::default();
+    assert_eq!(kind(&dir.path().join("none.wav"), &limits), RejectKind::Missing);
+    assert_eq!(kind(dir.path(), &limits), RejectKind::Io);
+    write_sweep(&path, 8000, 16_000, 1.0);
+    let bytes = fs::read(&path).unwrap();
+    assert_eq!(kind(&path, &Limits { max_seconds: 1.0, ..limits.clone() }), RejectKind::OverLimit);
+    assert_eq!(kind(&path, &Limits { max_channels: 1, ..limits.clone() }), RejectKind::OverLimit);
+    assert_eq!(kind(&path, &Limits { max_bytes: 100, ..limits.clone() }), RejectKind::OverLimit);
+    assert_eq!(kind(&path, &Limits { min_rate: 16_000, ..limits.clone() }), RejectKind::OverLimit);
+    fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(kind(&path, &limits), RejectKind::Truncated);
+    let nan: Vec<f32> = (0..8000).map(|i| if i == 7900 { f32::NAN } else { 0.1 }).collect();
+    write_wav(&path, 8000, &[&nan]).unwrap();
+    assert_eq!(kind(&path, &limits), RejectKind::NotFinite);
+    assert_eq!(read(&path, 0.9, 0.1, 8000).unwrap_err().kind, RejectKind::NotFinite);
+    assert!(read(&path, 0.1, 0.1, 8000).is_ok());
+    let opus = probe_file(&fixture("chirp.opus"), &limits).unwrap_err();
+    assert_eq!(opus.kind, RejectKind::Unsupported);
+    assert!(opus.message.contains("Opus"), "{}", opus.message);
+}
+
+#[test]
+fn addresses_are_parsed_and_printed() {
+    let clip = "synth:v1?seed=17&index=3&seconds=12";
+    let Source::Synth(spec) = Source::parse(clip).unwrap() else { panic!("not a synth clip") };
+    assert_eq!((spec.seed, spec.index, spec.seconds), (17, 3, 12.0));
+    assert_eq!(Source::parse(&Source::Synth(spec).uri()).unwrap(), Source::parse(clip).unwrap());
+    assert_eq!(Source::parse("a/b.wav").unwrap(), Source::File("a/b.wav".into()));
+    assert_eq!(Source::parse("file:///a/100%25%20b%.wav").unwrap(), Source::File("/a/100% b%.wav".into()));
+    for bad in ["", "  ", "file://a.wav", "http://a/b.wav", "file:///%ff", "synth:v0"] {
+        assert_eq!(Source::parse(bad).unwrap_err().kind, RejectKind::BadUri, "{bad}");
+    }
+}
+
+#[test]
+fn a_synth_source_is_read_like_a_file() {
+    let source = Source::parse("synth:v1?seed=17&index=3&seconds=12").unwrap();
+    assert_eq!(source.seconds().unwrap(), 12.0);
+    assert_eq!(source.read(11.0, 1.0, 16_000).unwrap().frames(), 16_000);
+    assert_eq!(source.read_mono(0.0, 1.0, 8000).unwrap().channels.len(), 1);
+    assert_eq!(source.read(11.5, 1.0, 16_000).unwrap_err().kind, RejectKind::TooShort);
+}
+
+/// Whatever bytes are damaged, a probe and a read return: with audio of the right length or an error.
+#[test]
+fn damaged_files_are_read_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let wav = dir.path().join("source.wav");
+    write_sweep(&wav, 8000, 16_000, 1.0);
+    let mut files: Vec<PathBuf> =
+        ["chirp.flac", "chirp.mp3", "chirp.ogg", "long.ogg", "bare.mp3", "chirp.m4a"].map(fixture).into();
+    files.push(wav);
+    let mut refused = 0;
+    for (f, path) in files.iter().enumerate() {
+        let good = fs::read(path).unwrap();
+        let extension = path.extension().unwrap().to_str().unwrap();
+        for round in 0..40 {
+            let mut rng = Key::root(5).with(f as u64).with(round).rng();
+            let mut bytes = good.clone();
+            // Headers are hit as often as audio.
+            let reach = if round % 2 == 0 { 400.min(bytes.len()) } else { bytes.len() };
+            for _ in 0..1 + rng.below(12) {
+                let at = rng.below(reach);
+                bytes[at] = rng.next_u32() as u8;
+            }
+            if round % 5 == 0 {
+                bytes.truncate(1 + rng.below(good.len()));
+            }
+            let damaged = dir.path().join(format!("damaged.{extension}"));
+            fs::write(&damaged, &bytes).unwrap();
+            let probed = probe_file(&damaged, &Limits::default());
+            let crop = read(&damaged, 0.8, 0.4, 16_000);
+            refused += usize::from(probed.is_err()) + usize::from(crop.is_err());
+            if let Ok(crop) = crop {
+                assert!(crop.is_finite() && crop.channels.iter().all(|c| c.len() == 6400));
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}: the damage does not reach the decoders");
+}
