@@ -1,0 +1,329 @@
+//! Music: `transpose_key`, `mirex_weighted`, `tempo_acc1`, `tempo_acc2`.
+//!
+//! Keys are text in any spelling that `loev_ops::mir::MusicalKey` reads (`C major`, `F# minor`,
+//! `Am`, ...); they come back as `C major`. Scores are `Float64`, those that are right or wrong as
+//! 1 or 0, so that `avg` gives the published figure. NULL, text that is no key, and a tempo that
+//! is not a positive number give NULL: such rows have no answer, and `avg` leaves them out.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::datatypes::{DataType, Float64Type};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use loev_ops::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2};
+
+use super::Docs;
+use crate::types::type_name;
+
+/// The usual tolerance of tempo scores, relative to the true tempo.
+const TEMPO_TOLERANCE: f64 = 0.04;
+
+/// The music functions.
+pub fn all() -> Vec<ScalarUDF> {
+    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(MusicFunction::new(op))).collect()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Op {
+    TransposeKey,
+    MirexWeighted,
+    TempoAcc1,
+    TempoAcc2,
+}
+
+/// What an argument is taken as.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Number,
+}
+
+impl Op {
+    const ALL: [Self; 4] = [Self::TransposeKey, Self::MirexWeighted, Self::TempoAcc1, Self::TempoAcc2];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::TransposeKey => "transpose_key",
+            Self::MirexWeighted => "mirex_weighted",
+            Self::TempoAcc1 => "tempo_acc1",
+            Self::TempoAcc2 => "tempo_acc2",
+        }
+    }
+
+    /// Two arguments are required; a third may follow where there is one.
+    fn arguments(self) -> &'static [Kind] {
+        match self {
+            Self::TransposeKey => &[Kind::Text, Kind::Number],
+            Self::MirexWeighted => &[Kind::Text, Kind::Text, Kind::Text],
+            Self::TempoAcc1 | Self::TempoAcc2 => &[Kind::Number, Kind::Number, Kind::Number],
+        }
+    }
+
+    fn docs(self) -> Docs {
+        const TEMPI: &[(&str, &str)] = &[
+            ("estimate", "The estimated tempo in beats per minute."),
+            ("truth", "The true tempo in beats per minute."),
+            ("tolerance", "Relative to the true tempo; 0.04 if left out."),
+        ];
+        let (description, syntax, example, arguments): (_, _, _, &'static [(&str, &str)]) = match self {
+            Self::TransposeKey => (
+                "The key that a piece in `key` has after a shift by `semitones`, rounded to the nearest whole number. \
+                 NULL if `key` is no key.",
+                "transpose_key(key, semitones)",
+                "select transpose_key('A minor', 3); -- C minor",
+                &[
+                    ("key", "A key such as 'C major', 'F# minor' or 'Am'."),
+                    ("semitones", "The shift, up if positive."),
+                ],
+            ),
+            Self::MirexWeighted => (
+                "MIREX weighted key score: 1 for the same key, 0.5 for a fifth, 0.3 for the relative key, 0.2 for the \
+                 parallel key, else 0. NULL if one of them is no key.",
+                "mirex_weighted(estimate, reference[, rule])",
+                "select mirex_weighted('G major', 'C major'); -- 0.5",
+                &[
+                    ("estimate", "The estimated key."),
+                    ("reference", "The true key."),
+                    (
+                        "rule",
+                        "Which fifths count: 'one_sided' (the default, as in mir_eval: the estimate a fifth above \
+                         the reference) or 'symmetric' (above or below).",
+                    ),
+                ],
+            ),
+            Self::TempoAcc1 => (
+                "Tempo Acc1: 1 if the estimate is within the tolerance of the true tempo, else 0.",
+                "tempo_acc1(estimate, truth[, tolerance])",
+                "select tempo_acc1(124, 120); -- 1",
+                TEMPI,
+            ),
+            Self::TempoAcc2 => (
+                "Tempo Acc2: as tempo_acc1, but a third, half, double or three times the true tempo count as well.",
+                "tempo_acc2(estimate, truth[, tolerance])",
+                "select tempo_acc2(61, 120); -- 1",
+                TEMPI,
+            ),
+        };
+        Docs { section: "Music Functions", description, syntax, example, arguments }
+    }
+}
+
+static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
+    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct MusicFunction {
+    op: Op,
+    signature: Signature,
+}
+
+impl MusicFunction {
+    fn new(op: Op) -> Self {
+        Self { op, signature: Signature::user_defined(Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for MusicFunction {
+    fn name(&self) -> &str {
+        self.op.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(match self.op {
+            Op::TransposeKey => DataType::Utf8,
+            _ => DataType::Float64,
+        })
+    }
+
+    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let (name, kinds) = (self.op.name(), self.op.arguments());
+        if arguments.len() < 2 || arguments.len() > kinds.len() {
+            let wanted = if kinds.len() > 2 { "2 or 3" } else { "2" };
+            return plan_err!("{name} takes {wanted} arguments, not {}", arguments.len());
+        }
+        let coerced = kinds.iter().zip(arguments).enumerate().map(|(index, (kind, argument))| match kind {
+            Kind::Text if is_text(argument) => Ok(DataType::Utf8),
+            Kind::Number if argument.is_numeric() || argument.is_null() => Ok(DataType::Float64),
+            _ => {
+                let wanted = if matches!(kind, Kind::Text) { "text" } else { "a number" };
+                plan_err!("argument {} of {name} must be {wanted}, not {}", index + 1, type_name(argument))
+            }
+        });
+        coerced.collect()
+    }
+
+    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
+        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
+        let result = self.evaluate(&arrays)?;
+        if all_scalar {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        DOCUMENTATION.get(&self.op)
+    }
+}
+
+impl MusicFunction {
+    fn evaluate(&self, arrays: &[ArrayRef]) -> Result<ArrayRef> {
+        let (Some(first), Some(second)) = (arrays.first(), arrays.get(1)) else {
+            return exec_err!("{} takes at least 2 arguments", self.op.name());
+        };
+        let third = arrays.get(2);
+        let rows = 0..first.len();
+        Ok(match self.op {
+            Op::TransposeKey => {
+                let keys: StringArray = rows
+                    .map(|row| {
+                        let semitones = number(second, row).filter(|shift| shift.is_finite())?;
+                        Some(key(first, row)?.transpose(semitones).name())
+                    })
+                    .collect();
+                Arc::new(keys)
+            }
+            Op::MirexWeighted => {
+                let scores = rows.map(|row| {
+                    let rule = match third {
+                        None => FifthRule::OneSided,
+                        Some(rules) => match text(rules, row) {
+                            None => return Ok(None),
+                            Some("one_sided") => FifthRule::OneSided,
+                            Some("symmetric") => FifthRule::Symmetric,
+                            Some(other) => {
+                                return exec_err!(
+                                    "the rule of mirex_weighted is 'one_sided' or 'symmetric', not '{other}'"
+                                );
+                            }
+                        },
+                    };
+                    let (Some(estimate), Some(reference)) = (key(first, row), key(second, row)) else {
+                        return Ok(None);
+                    };
+                    Ok(Some(mirex_weighted(estimate, reference, rule)))
+                });
+                Arc::new(scores.collect::<Result<Float64Array>>()?)
+            }
+            Op::TempoAcc1 | Op::TempoAcc2 => {
+                let scores: Float64Array = rows
+                    .map(|row| {
+                        let tolerance = match third {
+                            None => TEMPO_TOLERANCE,
+                            Some(tolerances) => {
+                                number(tolerances, row).filter(|tolerance| *tolerance >= 0.0)?
+                            }
+                        };
+                        let (estimate, truth) = (tempo(first, row)?, tempo(second, row)?);
+                        let right = match self.op {
+                            Op::TempoAcc1 => tempo_acc1(estimate, truth, tolerance),
+                            _ => tempo_acc2(estimate, truth, tolerance),
+                        };
+                        Some(f64::from(u8::from(right)))
+                    })
+                    .collect();
+                Arc::new(scores)
+            }
+        })
+    }
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        DataType::Dictionary(_, value) => is_text(value),
+        _ => false,
+    }
+}
+
+fn text(array: &ArrayRef, row: usize) -> Option<&str> {
+    let strings = array.as_string_opt::<i32>()?;
+    strings.is_valid(row).then(|| strings.value(row))
+}
+
+fn number(array: &ArrayRef, row: usize) -> Option<f64> {
+    let numbers = array.as_primitive_opt::<Float64Type>()?;
+    numbers.is_valid(row).then(|| numbers.value(row))
+}
+
+fn key(array: &ArrayRef, row: usize) -> Option<MusicalKey> {
+    MusicalKey::parse(text(array, row)?)
+}
+
+fn tempo(array: &ArrayRef, row: usize) -> Option<f64> {
+    number(array, row).filter(|tempo| tempo.is_finite() && *tempo > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{cells, session, values};
+
+    #[test]
+    fn keys_are_transposed() {
+        assert_eq!(cells("select transpose_key('A minor', 3)"), ["C minor"]);
+        assert_eq!(cells("select transpose_key('C major', -1)"), ["B major"]);
+        assert_eq!(cells("select transpose_key('C major', 12.4)"), ["C major"]);
+        assert_eq!(
+            cells(
+                "select transpose_key(k, s) from (values ('G major', 2), ('E minor', -14), ('noise', 1), (null, 1), ('C major', null)) as t(k, s)"
+            ),
+            ["A major", "D minor", "NULL", "NULL", "NULL"]
+        );
+    }
+
+    #[test]
+    fn key_scores_are_those_of_mirex() {
+        let score = |estimate: &str, reference: &str| {
+            values(&format!("select mirex_weighted('{estimate}', '{reference}')"))[0]
+        };
+        assert_eq!(score("C major", "C major"), Some(1.0));
+        assert_eq!(score("G major", "C major"), Some(0.5));
+        assert_eq!(score("F major", "C major"), Some(0.0));
+        assert_eq!(score("A minor", "C major"), Some(0.3));
+        assert_eq!(score("C major", "A minor"), Some(0.3));
+        assert_eq!(score("C minor", "C major"), Some(0.2));
+        assert_eq!(score("D major", "C major"), Some(0.0));
+        assert_eq!(score("unknown", "C major"), None);
+        assert_eq!(values("select mirex_weighted('F major', 'C major', 'symmetric')"), [Some(0.5)]);
+        assert_eq!(values("select mirex_weighted('F major', 'C major', 'one_sided')"), [Some(0.0)]);
+        assert_eq!(
+            values(
+                "select avg(mirex_weighted(e, 'C major')) from (values ('C major'), ('G major'), (null)) as t(e)"
+            ),
+            [Some(0.75)]
+        );
+        let wrong = crate::testing::block_on(crate::query(
+            &session(),
+            "select mirex_weighted('F major', 'C major', 'both')",
+        ));
+        assert!(wrong.unwrap_err().to_string().contains("'one_sided' or 'symmetric', not 'both'"));
+    }
+
+    #[test]
+    fn tempo_scores_have_four_percent() {
+        assert_eq!(values("select tempo_acc1(124, 120)"), [Some(1.0)]);
+        assert_eq!(values("select tempo_acc1(125, 120)"), [Some(0.0)]);
+        assert_eq!(values("select tempo_acc1(125, 120, 0.05)"), [Some(1.0)]);
+        assert_eq!(values("select tempo_acc1(60, 120)"), [Some(0.0)]);
+        for estimate in [40, 60, 120, 240, 360] {
+            assert_eq!(values(&format!("select tempo_acc2({estimate}, 120)")), [Some(1.0)], "{estimate}");
+        }
+        assert_eq!(values("select tempo_acc2(80, 120)"), [Some(0.0)]);
+        assert_eq!(
+            values("select tempo_acc2(\"BPM\", n * 60) from music"),
+            [Some(1.0), Some(0.0), None],
+            "60 against 60, 90.5 against 120, NULL"
+        );
+        assert_eq!(values("select tempo_acc1(0, 120)"), [None]);
+        assert_eq!(values("select tempo_acc1(null, 120)"), [None]);
+    }
+}

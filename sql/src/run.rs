@@ -1,0 +1,313 @@
+//! Runs as databases: `run.json` names the tables, each table is a directory of Parquet files.
+//!
+//! ```text
+//! runs/quickstart/
+//!   run.json                 {"name": ..., "status": ..., "tables": {"clips": "tables/clips", ...}}
+//!   tables/clips/*.parquet   one schema; a finished table has at least one file
+//! ```
+//!
+//! A run that is still going, or that failed, opens with the tables that exist; the others are
+//! told with the reason.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use datafusion::common::TableReference;
+use datafusion::datasource::file_format::options::ReadOptions;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::options::ParquetReadOptions;
+use serde::Deserialize;
+
+use crate::diagnose;
+use crate::error::SqlError;
+use crate::session::new_session;
+use crate::suggest::nearest;
+
+/// The file in a run's directory that names its tables.
+const RUN_FILE: &str = "run.json";
+
+/// What `run.json` says, with the directory it was read from. Fields not named here are ignored.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunCatalog {
+    /// The pipeline's name.
+    #[serde(default)]
+    pub name: String,
+    /// `running`, `done`, `failed`, ... as the pipeline wrote it.
+    #[serde(default)]
+    pub status: String,
+    /// Directory of each table, relative to the run, by table name.
+    #[serde(default)]
+    pub tables: BTreeMap<String, PathBuf>,
+    /// The run's directory.
+    #[serde(skip)]
+    pub root: PathBuf,
+}
+
+/// A table that `run.json` names and that cannot be queried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// The table's name.
+    pub table: String,
+    /// Why: not written yet, or what is wrong with its files.
+    pub reason: String,
+}
+
+/// A run that is open for queries.
+pub struct OpenRun {
+    /// The session; the run's tables are in its default schema.
+    pub context: SessionContext,
+    /// What the run says of itself.
+    pub catalog: RunCatalog,
+    /// Tables that are not there (a half-finished run) or not readable.
+    pub absent: Vec<Absent>,
+}
+
+impl RunCatalog {
+    /// Reads `<run>/run.json`.
+    ///
+    /// # Errors
+    /// [`SqlError::Run`] if there is no such directory or file, if the file is not a catalogue, or
+    /// if a table's path leads out of the run.
+    pub fn read(run: &Path) -> Result<Self, SqlError> {
+        let wrong = |reason: String| SqlError::Run { path: run.to_path_buf(), reason };
+        if !run.is_dir() {
+            return Err(wrong(missing_run(run)));
+        }
+        let text = fs::read_to_string(run.join(RUN_FILE)).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => wrong(missing_run(run)),
+            _ => wrong(format!("{RUN_FILE}: {error}")),
+        })?;
+        let mut catalog: Self =
+            serde_json::from_str(&text).map_err(|error| wrong(format!("{RUN_FILE} is damaged: {error}")))?;
+        let inside = |path: &Path| {
+            path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
+        };
+        if let Some((table, path)) = catalog.tables.iter().find(|(_, path)| !inside(path)) {
+            return Err(wrong(format!("table '{table}' leads out of the run: {}", path.display())));
+        }
+        catalog.root = run.to_path_buf();
+        Ok(catalog)
+    }
+
+    /// Registers every table that can be read, and returns the others with the reason.
+    pub async fn register(&self, context: &SessionContext) -> Vec<Absent> {
+        let mut absent = Vec::new();
+        for (table, path) in &self.tables {
+            let reason = match register_table(context, table, &self.root.join(path)).await {
+                Ok(()) => continue,
+                Err(SqlError::Table { reason, .. }) => reason,
+                Err(other) => other.to_string(),
+            };
+            absent.push(Absent { table: table.clone(), reason });
+        }
+        absent
+    }
+}
+
+/// Opens a run for queries, in a session of its own ([`new_session`]).
+///
+/// # Errors
+/// [`SqlError::Run`] if the directory is not a run. A table that cannot be read is no error: see
+/// [`OpenRun::absent`].
+pub async fn open_run(run: &Path, threads: usize, memory_limit: Option<usize>) -> Result<OpenRun, SqlError> {
+    let catalog = RunCatalog::read(run)?;
+    let context = new_session(threads, memory_limit)?;
+    let absent = catalog.register(&context).await;
+    Ok(OpenRun { context, catalog, absent })
+}
+
+/// Registers `<dir>/*.parquet` as table `name`, replacing one of that name. Subdirectories and
+/// files with other endings (unfinished writes) do not count.
+///
+/// # Errors
+/// [`SqlError::Table`] if the directory does not exist, has no Parquet file, or one cannot be read.
+pub async fn register_table(context: &SessionContext, name: &str, dir: &Path) -> Result<(), SqlError> {
+    let wrong = |reason: String| SqlError::Table { table: name.to_owned(), path: dir.to_path_buf(), reason };
+    let files = fs::read_dir(dir).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong("it has not been written".to_owned()),
+        _ => wrong(error.to_string()),
+    })?;
+    let has_parquet = files
+        .filter_map(Result::ok)
+        .any(|file| file.path().extension().is_some_and(|ending| ending == "parquet"));
+    if !has_parquet {
+        return Err(wrong("it has no Parquet file yet".to_owned()));
+    }
+    let url = directory_url(dir).map_err(|error| wrong(error.to_string()))?;
+    let options = ParquetReadOptions::default()
+        .to_listing_options(&context.copied_config(), context.copied_table_options());
+    // A bare reference keeps stage names with dots, dashes or capitals whole.
+    let reference = TableReference::bare(name);
+    let registered = async {
+        context.deregister_table(reference.clone())?;
+        context.register_listing_table(reference.clone(), url, options, None, None).await
+    };
+    registered.await.map_err(|error| wrong(diagnose::engine(error).to_string()))
+}
+
+/// The directory as a `file:` URL. Every byte that is not plain is escaped, so that `*`, `[`, `%`
+/// and spaces in a path mean themselves.
+fn directory_url(dir: &Path) -> std::io::Result<String> {
+    let absolute = std::path::absolute(dir)?;
+    let mut url = String::from("file://");
+    for part in absolute.components() {
+        if matches!(part, Component::RootDir) {
+            continue;
+        }
+        url.push('/');
+        for &byte in part.as_os_str().as_encoded_bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
+                url.push(char::from(byte));
+            } else {
+                url.push_str(&format!("%{byte:02X}"));
+            }
+        }
+    }
+    url.push('/');
+    Ok(url)
+}
+
+/// Why a directory is no run, with the runs next to it or in it.
+fn missing_run(run: &Path) -> String {
+    let runs_in = |dir: &Path| -> Vec<String> {
+        let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path().join(RUN_FILE).is_file())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names
+    };
+    if run.is_dir() {
+        let reason = format!("it has no {RUN_FILE}");
+        return match runs_in(run).first() {
+            Some(inner) => format!("{reason}; did you mean {}?", run.join(inner).display()),
+            None => reason,
+        };
+    }
+    let parent = match run.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let siblings = runs_in(parent);
+    let name = run.file_name().and_then(|name| name.to_str()).unwrap_or("");
+    match nearest(name, siblings.iter().map(String::as_str)) {
+        Some(near) => format!("no such directory; did you mean {}?", run.with_file_name(near).display()),
+        None => "no such directory".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{
+        ArrayRef, FixedSizeListArray, Float32Array, ListArray, RecordBatch, StringArray, StructArray,
+    };
+    use arrow::datatypes::{DataType, Field, Float64Type, Schema};
+
+    use super::*;
+    use crate::query::query;
+    use crate::testing::{block_on, write_parquet};
+
+    /// A batch with the types that stages write.
+    fn views(rows: usize) -> RecordBatch {
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let values = Float32Array::from_iter_values((0..rows * 4).map(|i| i as f32));
+        let vector = FixedSizeListArray::new(item, 4, Arc::new(values), None);
+        let names = StringArray::from_iter_values((0..rows).map(|i| format!("clip {i}")));
+        let lists = ListArray::from_iter_primitive::<Float64Type, _, _>(
+            (0..rows).map(|i| Some(vec![Some(i as f64); i])),
+        );
+        let db: ArrayRef = Arc::new(Float32Array::from(vec![Some(-3.0); rows]));
+        let gain = StructArray::from(vec![(Arc::new(Field::new("db", DataType::Float32, true)), db)]);
+        let columns: Vec<(&str, ArrayRef, bool)> = vec![
+            ("clip", Arc::new(names), false),
+            ("vector", Arc::new(vector), true),
+            ("list", Arc::new(lists), true),
+            ("gain", Arc::new(gain), true),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns).unwrap()
+    }
+
+    fn run_with(tables: &str) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let text =
+            format!("{{\"name\": \"demo\", \"status\": \"running\", \"tables\": {tables}, \"seed\": 1}}");
+        fs::write(dir.path().join(RUN_FILE), text).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_half_finished_run_opens_with_what_exists() {
+        let run = run_with(
+            r#"{"views": "tables/views", "empty": "tables/empty", "Odd Name": "tables/x", "model": "tables/model",
+                "gone": "tables/gone", "bad": "tables/bad"}"#,
+        );
+        let tables = run.path().join("tables");
+        write_parquet(&tables.join("views"), "a.parquet", &views(2));
+        write_parquet(&tables.join("views"), "b.parquet", &views(3));
+        fs::write(tables.join("views/c.parquet.tmp"), "half").unwrap();
+        write_parquet(&tables.join("empty"), "a.parquet", &views(0));
+        write_parquet(&tables.join("x"), "a.parquet", &views(1));
+        fs::create_dir_all(tables.join("model")).unwrap();
+        fs::create_dir_all(tables.join("bad")).unwrap();
+        fs::write(tables.join("bad/a.parquet"), "not parquet").unwrap();
+
+        let open = block_on(open_run(run.path(), 2, None)).unwrap();
+        assert_eq!((open.catalog.name.as_str(), open.catalog.status.as_str()), ("demo", "running"));
+        let absent: Vec<&str> = open.absent.iter().map(|absent| absent.table.as_str()).collect();
+        assert_eq!(absent, ["bad", "gone", "model"]);
+        assert!(open.absent[1].reason.contains("not been written"));
+
+        // Types come back as stored, also from a table without rows.
+        for sql in ["select * from views", "select * from empty", "select * from \"Odd Name\""] {
+            let rows = block_on(query(&open.context, sql)).unwrap();
+            let plain = |schema: &Schema| -> Vec<(String, DataType)> {
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| (field.name().clone(), field.data_type().clone()))
+                    .collect()
+            };
+            assert_eq!(plain(&rows[0].schema()), plain(&views(0).schema()), "{sql}");
+        }
+        let count =
+            block_on(query(&open.context, "select count(*) from views where vector[1] >= 0")).unwrap();
+        assert_eq!(
+            format!("{:?}", count[0].column(0)),
+            format!("{:?}", arrow::array::Int64Array::from(vec![5]))
+        );
+    }
+
+    #[test]
+    fn a_table_can_be_registered_again_after_it_grew() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = dir.path().join("100% [odd] dir*");
+        write_parquet(&table, "a.parquet", &views(2));
+        let context = new_session(1, None).unwrap();
+        let count = || {
+            let rows = block_on(query(&context, "select clip from \"my.views\"")).unwrap();
+            rows.iter().map(RecordBatch::num_rows).sum::<usize>()
+        };
+        block_on(register_table(&context, "my.views", &table)).unwrap();
+        assert_eq!(count(), 2);
+        write_parquet(&table, "b.parquet", &views(3));
+        block_on(register_table(&context, "my.views", &table)).unwrap();
+        assert_eq!(count(), 5);
+    }
+
+    #[test]
+    fn directories_that_are_no_runs_say_why() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("quickstart")).unwrap();
+        fs::write(dir.path().join("quickstart").join(RUN_FILE), "{}").unwrap();
+        let reason = |path: &Path| RunCatalog::read(path).unwrap_err().to_string();
+        assert!(reason(&dir.path().join("quickstrat")).contains("did you mean"));
+        assert!(reason(dir.path()).contains("it has no run.json; did you mean"));
+        fs::write(dir.path().join("quickstart").join(RUN_FILE), "{").unwrap();
+        assert!(reason(&dir.path().join("quickstart")).contains("damaged"));
+        assert!(reason(run_with(r#"{"x": "../../etc"}"#).path()).contains("leads out of the run"));
+    }
+}

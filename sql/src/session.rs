@@ -1,0 +1,79 @@
+//! The one session configuration: the pipeline's own SQL stages and `loev sql` both use it, so a
+//! query means the same in both.
+//!
+//! Columns come back as they are stored. DataFusion by default turns strings that it reads into
+//! `Utf8View`; a stage would then write other types than it read. Both switches for that are off.
+
+use datafusion::execution::config::SessionConfig;
+use datafusion::execution::context::SessionContext;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+
+use crate::diagnose;
+use crate::error::SqlError;
+use crate::functions;
+
+/// The configuration of every session, for `threads` partitions (at least 1).
+///
+/// With one thread the rows of a scan come in the order of the table's files and the rows in
+/// them, and sums are taken in that order; with more, only `order by` fixes an order. Stages
+/// whose output must not depend on the number of threads are planned with one.
+pub fn session_config(threads: usize) -> SessionConfig {
+    let threads = threads.max(1);
+    let mut config = SessionConfig::new().with_information_schema(true).with_target_partitions(threads);
+    let options = config.options_mut();
+    options.execution.planning_concurrency = threads;
+    options.execution.parquet.schema_force_view_types = false;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    // Places in the statement, for error messages.
+    options.sql_parser.collect_spans = true;
+    config
+}
+
+/// A session with this crate's functions and no tables. `memory_limit` is in bytes: operators
+/// that can spill do so at the limit, others fail with an error that says so.
+///
+/// # Errors
+/// [`SqlError::Engine`] if the runtime cannot be made (no temporary directory, for example).
+pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<SessionContext, SqlError> {
+    // Listings are not cached: a table's directory may be written between two queries.
+    let mut runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0);
+    if let Some(bytes) = memory_limit {
+        runtime = runtime.with_memory_limit(bytes, 1.0);
+    }
+    let runtime = runtime.build_arc().map_err(diagnose::engine)?;
+    let context = SessionContext::new_with_config_rt(session_config(threads), runtime);
+    for function in functions::all() {
+        context.register_udf(function);
+    }
+    Ok(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::query;
+    use crate::testing::block_on;
+
+    #[test]
+    fn settings_reach_the_session() {
+        let context = new_session(3, Some(64 << 20)).unwrap();
+        let config = context.copied_config();
+        assert_eq!(config.target_partitions(), 3);
+        assert!(config.information_schema());
+        assert!(!config.options().execution.parquet.schema_force_view_types);
+        assert_eq!(session_config(0).target_partitions(), 1);
+        let rows =
+            block_on(query(&context, "select table_name from information_schema.tables limit 1")).unwrap();
+        assert_eq!(rows[0].num_columns(), 1);
+    }
+
+    #[test]
+    fn the_memory_limit_holds_and_says_so() {
+        let context = new_session(1, Some(1 << 20)).unwrap();
+        let sql =
+            "select array_agg(a.value * b.value) from generate_series(1, 3000) a, generate_series(1, 300) b";
+        let error = block_on(query(&context, sql)).unwrap_err();
+        assert!(matches!(error, SqlError::Engine { .. }), "{error:?}");
+        assert!(error.to_string().contains("more memory than its limit"), "{error}");
+    }
+}
