@@ -1,0 +1,81 @@
+//! Devices by name.
+
+use crate::{ModelError, Result};
+use candle_core::Device;
+
+/// The device called `name`: `cpu`, `cuda` or `cuda:N`, or `auto`: the first GPU where there is one
+/// and this build can use it, else the CPU.
+///
+/// # Errors
+/// [`ModelError::Device`] when the name is unknown, the build lacks the `cuda` feature, or the GPU
+/// does not answer.
+pub fn device(name: &str) -> Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "auto" if cfg!(feature = "cuda") => Ok(cuda(0).unwrap_or(Device::Cpu)),
+        "auto" => Ok(Device::Cpu),
+        "cuda" => cuda(0),
+        _ => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+            Some(ordinal) => cuda(ordinal),
+            None => Err(ModelError::Device(format!(
+                "unknown device {name:?}: expected cpu, cuda, cuda:N or auto"
+            ))),
+        },
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(ordinal: usize) -> Result<Device> {
+    Err(ModelError::Device(format!(
+        "cuda:{ordinal} was asked for, but this build has no GPU support (build it with `--features cuda`)"
+    )))
+}
+
+/// One explicit stream, because `Device::new_cuda` hands every thread its own without ordering them.
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Device> {
+    let device = Device::new_cuda_with_stream(ordinal)
+        .map_err(|e| ModelError::Device(format!("cuda:{ordinal} does not answer: {e}")))?;
+    keep_memory(ordinal)
+        .map_err(|e| ModelError::Device(format!("cuda:{ordinal}: its memory pool refused: {e:?}")))?;
+    Ok(device)
+}
+
+/// Keeps freed memory in the device's pool: by default every synchronisation returns it to the system.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn keep_memory(ordinal: usize) -> std::result::Result<(), cudarc::driver::DriverError> {
+    use cudarc::driver::{result, sys};
+    let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX))?;
+    // SAFETY: the pool belongs to a device that was just obtained, and the attribute takes a u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device)?;
+        let mut threshold = u64::MAX;
+        result::mem_pool::set_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut threshold).cast(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert!(device("cpu").unwrap().is_cpu());
+        assert!(device("auto").is_ok());
+        for name in ["gpu", "cuda:x", ""] {
+            assert!(matches!(device(name), Err(ModelError::Device(m)) if m.contains("expected cpu")));
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_gpu_without_the_feature_is_a_clear_error() {
+        let message = device("cuda:0").unwrap_err().to_string();
+        assert!(message.contains("--features cuda"), "{message}");
+    }
+}

@@ -1,0 +1,217 @@
+//! A vision transformer over full-height time slices of the log-mel spectrogram, with one class token
+//! per subspace.
+//!
+//! The patch embedding is a matrix product over `patch_frames` whole frames; there is no convolution.
+//! Beside the slices, a few tokens hold the view's modulation spectrum ([`super::rhythm`]). Blocks are pre-norm; the last of each path asks only for class tokens. Under SimCLR and LOEV all
+//! blocks are shared and all class tokens travel together; under LOEV++ the last `branch_depth` blocks
+//! and the final norm exist once per subspace, each with initial values of its own.
+
+use super::{
+    rhythm::{RATES, Rhythm},
+    stack::{self, Branch, Plan, Pools},
+    tokens::{Kept, Normaliser, TokenShape, tokens},
+};
+use crate::{
+    ModelError, Result,
+    kernels::block::BlockShape,
+    layers::{init::Init, linear::linear, norm::layer_norm},
+    model::Method,
+    params::{Params, Spec},
+};
+use candle_core::Tensor;
+use garde::Validate;
+use loev_ops::features::FrontEnd;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Sizes of the transformer.
+#[derive(Serialize, Deserialize, JsonSchema, Validate, Clone, Debug, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VitConfig {
+    /// Width of a token and of an embedding; a multiple of `heads`.
+    #[garde(range(min = 1, max = 8192))]
+    #[schemars(range(min = 1, max = 8192))]
+    pub dim: usize,
+    /// Blocks that a token passes, shared and own together.
+    #[garde(range(min = 1, max = 128))]
+    #[schemars(range(min = 1, max = 128))]
+    pub depth: usize,
+    /// Attention heads.
+    #[garde(range(min = 1, max = 128))]
+    #[schemars(range(min = 1, max = 128))]
+    pub heads: usize,
+    /// Frames of a patch.
+    #[garde(range(min = 1, max = 1024))]
+    #[schemars(range(min = 1, max = 1024))]
+    pub patch_frames: usize,
+    /// Width of the MLP's hidden layer over `dim`.
+    #[garde(range(min = 1, max = 16))]
+    #[schemars(range(min = 1, max = 16))]
+    pub mlp_ratio: usize,
+    /// How many of the blocks each subspace has for itself under LOEV++; at most `depth`.
+    #[garde(range(min = 1, max = 128))]
+    #[schemars(range(min = 1, max = 128))]
+    pub branch_depth: usize,
+    /// Tokens that hold the modulation spectrum of as many groups of mel bands, beside the time slices:
+    /// they make tempo learnable in far fewer steps. 0 for none.
+    #[garde(range(max = 1024))]
+    #[schemars(range(max = 1024))]
+    pub rhythm: usize,
+}
+
+impl Default for VitConfig {
+    fn default() -> Self {
+        Self { dim: 96, depth: 4, heads: 3, patch_frames: 4, mlp_ratio: 4, branch_depth: 1, rhythm: 8 }
+    }
+}
+
+/// The network, without its parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct Vit {
+    tokens: TokenShape,
+    rhythm: Option<Rhythm>,
+    plan: Plan,
+    pools: Pools,
+}
+
+impl Vit {
+    pub fn new(
+        config: &VitConfig,
+        method: Method,
+        classes: usize,
+        frames: usize,
+        front_end: &FrontEnd,
+    ) -> Result<Self> {
+        let fault = |message: String| Err(ModelError::Config(format!("encoder.vit: {message}")));
+        config.validate().map_err(|report| ModelError::Config(format!("encoder.vit: {report}")))?;
+        let VitConfig { dim, depth, heads, patch_frames, mlp_ratio, branch_depth, rhythm } = *config;
+        let mels = front_end.mels;
+        if dim % heads != 0 {
+            return fault(format!("dim {dim} is not a multiple of heads {heads}"));
+        }
+        if branch_depth > depth {
+            return fault(format!("branch_depth {branch_depth} exceeds depth {depth}"));
+        }
+        let tokens = TokenShape { frames, mels, patch_frames, dim, classes };
+        if tokens.patches() == 0 {
+            return fault(format!("a view has {frames} frames, less than one patch of {patch_frames}"));
+        }
+        let (trunk, branches) = match method {
+            Method::Simclr | Method::Loev => (depth - 1, vec![Branch { classes: 0..classes, depth: 1 }]),
+            Method::LoevPlusPlus => {
+                let branches = (0..classes).map(|k| Branch { classes: k..k + 1, depth: branch_depth });
+                (depth - branch_depth, branches.collect())
+            }
+        };
+        let hidden = dim * mlp_ratio;
+        let frame_rate = f64::from(front_end.sample_rate) / front_end.hop as f64;
+        let rhythm = (rhythm > 0 && frames > 1).then(|| Rhythm::new(frames, mels, rhythm, frame_rate));
+        let patches = tokens.patches() + rhythm.as_ref().map_or(0, Rhythm::groups);
+        let plan = Plan { dim, heads, hidden, classes, patches, trunk, branches };
+        Ok(Self { tokens, rhythm, plan, pools: Pools::default() })
+    }
+
+    /// Patches of a view: its time slices.
+    pub fn patches(&self) -> usize {
+        self.tokens.patches()
+    }
+
+    /// The prefix of each block's parameters, in the order of [`stack::run`].
+    fn blocks(&self) -> Vec<String> {
+        let trunk = (0..self.plan.trunk).map(|i| format!("trunk.{i}."));
+        let branches = self.plan.branches.iter().enumerate();
+        trunk
+            .chain(branches.flat_map(|(k, b)| (0..b.depth).map(move |i| format!("branch.{k}.{i}."))))
+            .collect()
+    }
+
+    /// Every parameter.
+    pub fn specs(&self) -> Vec<Spec> {
+        let mut specs: Vec<Spec> = self
+            .tokens
+            .parameters()
+            .into_iter()
+            .map(|(name, shape)| {
+                let (init, decay) = match name {
+                    "patch.weight" => (Init::Glorot, true),
+                    "position" => (Init::Position, false),
+                    "class" => (Init::Normal(0.02), false),
+                    _ => (Init::Zeros, false),
+                };
+                Spec { name: name.to_owned(), shape, init, decay }
+            })
+            .collect();
+        if let Some(rhythm) = &self.rhythm {
+            specs.push(layer_spec("rhythm.weight".to_owned(), vec![self.plan.dim, RATES]));
+            specs.push(layer_spec("rhythm.bias".to_owned(), vec![self.plan.dim]));
+            let shape = vec![rhythm.groups(), self.plan.dim];
+            specs.push(Spec {
+                name: "rhythm.group".to_owned(),
+                shape,
+                init: Init::Normal(0.02),
+                decay: false,
+            });
+        }
+        for prefix in self.blocks() {
+            for (name, shape) in BlockShape::parameters(self.plan.dim, self.plan.hidden) {
+                specs.push(layer_spec(format!("{prefix}{name}"), shape));
+            }
+        }
+        for k in 0..self.plan.branches.len() {
+            for part in ["weight", "bias"] {
+                specs.push(layer_spec(format!("branch.{k}.norm.{part}"), vec![self.plan.dim]));
+            }
+        }
+        specs
+    }
+
+    /// One embedding `[views, dim]` per class token, of `features: [views, frames, mels]` in dB.
+    pub fn forward(
+        &self,
+        params: &Params,
+        normaliser: &Normaliser,
+        kept: Option<&Kept>,
+        features: &Tensor,
+        training: bool,
+    ) -> Result<Vec<Tensor>> {
+        let names = self.tokens.parameters();
+        let parameters = names.iter().map(|(name, _)| params.get(name)).collect::<Result<Vec<_>>>()?;
+        let mut x = tokens(self.tokens, normaliser, kept, &parameters, features)?;
+        if let Some(rhythm) = &self.rhythm {
+            let spectra = rhythm.spectra(normaliser, features)?;
+            let [weight, bias, group] =
+                ["weight", "bias", "group"].map(|part| params.get(&format!("rhythm.{part}")));
+            let added = linear(&spectra, &weight?, Some(&bias?))?.broadcast_add(&group?.unsqueeze(0)?)?;
+            x = Tensor::cat(&[&x, &added], 1)?;
+        }
+        let plan = Plan { patches: x.dim(1)? - self.plan.classes, ..self.plan.clone() };
+        let names = BlockShape::parameters(plan.dim, plan.hidden);
+        let blocks = self
+            .blocks()
+            .iter()
+            .map(|prefix| names.iter().map(|(name, _)| params.get(&format!("{prefix}{name}"))).collect())
+            .collect::<Result<Vec<Vec<_>>>>()?;
+        let out = stack::run(&plan, &self.pools, &x, &blocks, training)?;
+        let mut embeddings = Vec::with_capacity(plan.classes);
+        for (k, branch) in plan.branches.iter().enumerate() {
+            let weight = params.get(&format!("branch.{k}.norm.weight"))?;
+            let bias = params.get(&format!("branch.{k}.norm.bias"))?;
+            for class in branch.classes.clone() {
+                let token = out.narrow(1, class, 1)?.squeeze(1)?.contiguous()?;
+                embeddings.push(layer_norm(&token, &weight, &bias)?);
+            }
+        }
+        Ok(embeddings)
+    }
+}
+
+/// A parameter of a linear or norm layer, told by its name and rank.
+pub(crate) fn layer_spec(name: String, shape: Vec<usize>) -> Spec {
+    let matrix = shape.len() > 1;
+    let init = match (matrix, name.ends_with("weight")) {
+        (true, _) => Init::Glorot,
+        (false, true) => Init::Ones,
+        (false, false) => Init::Zeros,
+    };
+    Spec { name, shape, init, decay: matrix }
+}

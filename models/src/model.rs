@@ -1,0 +1,379 @@
+//! A model: its configuration, its parameters, and the way from log-mel frames to embeddings and on to
+//! the projections that a contrastive loss compares.
+
+use crate::{
+    ModelError, Result,
+    encoder::{
+        EncoderConfig,
+        tokens::{Kept, Normaliser},
+        vit::{Vit, layer_spec},
+    },
+    layers::{activation::gelu, linear::linear},
+    params::Params,
+};
+use candle_core::{DType, Device, Tensor};
+use loev_ops::{features::FrontEnd, rng::Key};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How subspaces are made.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// One subspace in which all augmentations are ignored (arXiv 2002.05709).
+    Simclr,
+    /// One subspace per factor and an invariant one, over one shared encoder (arXiv 2412.18955).
+    Loev,
+    /// The same, with encoder blocks of its own for each subspace.
+    #[serde(rename = "loev++")]
+    LoevPlusPlus,
+}
+
+/// Everything that says what a model is; a checkpoint holds it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// How subspaces are made.
+    pub method: Method,
+    /// Names of the subspaces; the first is `invariant`, and under SimCLR the only one.
+    pub subspaces: Vec<String>,
+    /// What makes frames of audio.
+    pub front_end: FrontEnd,
+    /// Frames of a view.
+    pub frames: usize,
+    /// Widths of the layers of each projection; GELU lies between them, nothing after the last.
+    #[serde(default = "default_projection")]
+    pub projection: Vec<usize>,
+    /// Seed of the initial values.
+    #[serde(default)]
+    pub seed: u64,
+}
+
+/// Layers of a projection unless the configuration says otherwise.
+pub fn default_projection() -> Vec<usize> {
+    vec![256, 64]
+}
+
+impl ModelConfig {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] with the name of the setting.
+    pub fn validate(&self) -> Result<()> {
+        let fault = |message: String| Err(ModelError::Config(message));
+        self.front_end.validate().map_err(|m| ModelError::Config(format!("front_end: {m}")))?;
+        if self.subspaces.is_empty() {
+            return fault("subspaces: at least one is needed".into());
+        }
+        for (i, name) in self.subspaces.iter().enumerate() {
+            if name.is_empty() || self.subspaces[..i].contains(name) {
+                return fault(format!("subspaces: {name:?} is empty or there twice"));
+            }
+        }
+        if self.method == Method::Simclr && self.subspaces.len() != 1 {
+            return fault(format!("subspaces: simclr has one, not {}", self.subspaces.len()));
+        }
+        if self.projection.is_empty() || self.projection.contains(&0) {
+            return fault("projection: at least one layer is needed, each wider than 0".into());
+        }
+        Ok(())
+    }
+}
+
+/// A model with its parameters, on one device.
+#[derive(Debug, Clone)]
+pub struct Model {
+    config: ModelConfig,
+    encoder: Vit,
+    params: Params,
+    normaliser: Normaliser,
+    device: Device,
+}
+
+impl Model {
+    /// A model with initial values drawn from `config.seed`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when the configuration cannot work.
+    pub fn new(config: ModelConfig, device: &Device) -> Result<Self> {
+        Self::with_dtype(config, device, DType::F32)
+    }
+
+    pub(crate) fn with_dtype(config: ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
+        config.validate()?;
+        let mels = config.front_end.mels;
+        let EncoderConfig::Vit(vit) = &config.encoder;
+        let encoder = Vit::new(vit, config.method, config.subspaces.len(), config.frames, &config.front_end)?;
+        let mut specs = encoder.specs();
+        for k in 0..config.subspaces.len() {
+            let mut inside = config.encoder.dim();
+            for (i, &width) in config.projection.iter().enumerate() {
+                specs.push(layer_spec(format!("projection.{k}.{i}.weight"), vec![width, inside]));
+                specs.push(layer_spec(format!("projection.{k}.{i}.bias"), vec![width]));
+                inside = width;
+            }
+        }
+        let params = Params::new(&specs, Key::root(config.seed).with_str("parameters"), device, dtype)?;
+        let normaliser = Normaliser::identity(mels);
+        Ok(Self { config, encoder, params, normaliser, device: device.clone() })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Number of trainable values.
+    pub fn parameters(&self) -> usize {
+        self.params.count()
+    }
+
+    /// The parameters, by name.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The device that holds the parameters.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Patch tokens of a view.
+    pub fn patches(&self) -> usize {
+        self.encoder.patches()
+    }
+
+    /// The statistics by which frames are normalised.
+    pub fn normaliser(&self) -> &Normaliser {
+        &self.normaliser
+    }
+
+    /// Sets the statistics by which frames are normalised.
+    ///
+    /// # Errors
+    /// [`ModelError::Data`] unless there is one finite mean and one deviation above zero per band.
+    pub fn set_normaliser(&mut self, normaliser: Normaliser) -> Result<()> {
+        let mels = self.config.front_end.mels;
+        let sound = normaliser.mean.len() == mels
+            && normaliser.deviation.len() == mels
+            && normaliser.mean.iter().all(|m| m.is_finite())
+            && normaliser.deviation.iter().all(|d| d.is_finite() && *d > 0.0);
+        if !sound {
+            return Err(ModelError::Data(format!(
+                "statistics do not fit {mels} mel bands, or are not finite"
+            )));
+        }
+        self.normaliser = normaliser;
+        Ok(())
+    }
+
+    /// Features of `views` views from one slice, `[views, frames, mels]`, on the model's device.
+    ///
+    /// # Errors
+    /// [`ModelError::Data`] when the length is not that of `views` views.
+    pub fn features(&self, values: Vec<f32>, views: usize) -> Result<Tensor> {
+        let (frames, mels) = (self.config.frames, self.config.front_end.mels);
+        if values.len() != views * frames * mels {
+            let n = values.len();
+            return Err(ModelError::Data(format!(
+                "{n} values are not {views} views of {frames} frames and {mels} bands"
+            )));
+        }
+        Ok(Tensor::from_vec(values, (views, frames, mels), &self.device)?)
+    }
+
+    /// One embedding `[views, dim]` per subspace, of `features: [views, frames, mels]` in raw dB. No
+    /// gradients are kept.
+    pub fn embed(&self, features: &Tensor) -> Result<Vec<Tensor>> {
+        let embeddings = self.encoder.forward(&self.params, &self.normaliser, None, features, false)?;
+        Ok(embeddings.iter().map(Tensor::detach).collect())
+    }
+
+    /// Embeddings with their graph, and with patches dropped where `kept` says so.
+    pub(crate) fn embed_for_training(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
+        self.encoder.forward(&self.params, &self.normaliser, kept, features, true)
+    }
+
+    /// What the loss of subspace `k` compares: `[views, last width]`, of embeddings `[views, dim]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when there is no such subspace.
+    pub fn project(&self, k: usize, embedding: &Tensor) -> Result<Tensor> {
+        let mut x = embedding.clone();
+        for i in 0..self.config.projection.len() {
+            let weight = self.params.get(&format!("projection.{k}.{i}.weight"))?;
+            let bias = self.params.get(&format!("projection.{k}.{i}.bias"))?;
+            x = if i == 0 { x } else { gelu(&x)? };
+            x = linear(&x, &weight, Some(&bias))?;
+        }
+        Ok(x)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{
+        encoder::vit::VitConfig,
+        layers::check::{distance, wave},
+        loss::contrastive,
+    };
+
+    pub fn small(method: Method) -> ModelConfig {
+        let subspaces: &[&str] = match method {
+            Method::Simclr => &["invariant"],
+            _ => &["invariant", "pitch_shift", "time_stretch"],
+        };
+        let vit = VitConfig {
+            dim: 12,
+            depth: 3,
+            heads: 2,
+            patch_frames: 2,
+            mlp_ratio: 2,
+            branch_depth: 1,
+            rhythm: 2,
+        };
+        ModelConfig {
+            encoder: EncoderConfig::Vit(vit),
+            method,
+            subspaces: subspaces.iter().map(|&s| s.into()).collect(),
+            front_end: FrontEnd { mels: 5, ..FrontEnd::default() },
+            frames: 9,
+            projection: vec![10, 6],
+            seed: 3,
+        }
+    }
+
+    const METHODS: [Method; 3] = [Method::Simclr, Method::Loev, Method::LoevPlusPlus];
+
+    #[test]
+    fn shapes_and_names() {
+        for method in METHODS {
+            let config = small(method);
+            let subspaces = config.subspaces.len();
+            let model = Model::new(config, &Device::Cpu).unwrap();
+            let features = wave(&[4, 9, 5], 0.7, 1.0).to_dtype(DType::F32).unwrap();
+            let embeddings = model.embed(&features).unwrap();
+            assert_eq!(embeddings.len(), subspaces);
+            for (k, embedding) in embeddings.iter().enumerate() {
+                assert_eq!(embedding.dims(), &[4, 12]);
+                assert_eq!(model.project(k, embedding).unwrap().dims(), &[4, 6]);
+            }
+            assert!(model.project(subspaces, &embeddings[0]).is_err());
+        }
+    }
+
+    #[test]
+    fn branches_start_apart_and_views_stay_apart() {
+        let model = Model::new(small(Method::LoevPlusPlus), &Device::Cpu).unwrap();
+        let values = |k: usize| {
+            let t = model.params().get(&format!("branch.{k}.0.mlp.up.weight")).unwrap();
+            t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_ne!(values(0), values(1));
+        let features = wave(&[4, 9, 5], 0.7, 1.0).to_dtype(DType::F32).unwrap();
+        let (all, one) =
+            (model.embed(&features).unwrap(), model.embed(&features.narrow(0, 2, 1).unwrap()).unwrap());
+        assert!(distance(&all[1].narrow(0, 2, 1).unwrap(), &one[1]) < 1e-6);
+    }
+
+    /// The gradient of the whole training loss, over every parameter of every method.
+    #[test]
+    fn gradients_of_the_loss_match_differences() {
+        for method in METHODS {
+            let model = Model::with_dtype(small(method), &Device::Cpu, DType::F64).unwrap();
+            let features = wave(&[6, 9, 5], 0.7, 1.0);
+            let groups = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]];
+            let loss = || {
+                let embeddings = model.embed_for_training(&features, None).unwrap();
+                let mut total = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
+                for (k, e) in embeddings.iter().enumerate() {
+                    let z = model.project(k, e).unwrap();
+                    total = (total + contrastive(&z, &groups[k], 0.5).unwrap()).unwrap();
+                }
+                total
+            };
+            let grads = loss().backward().unwrap();
+            // Class tokens start small, so that norms bend sharply about them: a short step.
+            let step = 1e-6;
+            for (name, parameter) in model.params().iter() {
+                let var = &parameter.var;
+                let grad = grads.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+                let grad = grad.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let values = var.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let set =
+                    |v: Vec<f64>| var.set(&Tensor::from_vec(v, var.shape(), &Device::Cpu).unwrap()).unwrap();
+                for i in (0..values.len()).step_by(values.len().div_ceil(3)) {
+                    let at = |delta: f64| {
+                        let mut moved = values.clone();
+                        moved[i] += delta;
+                        set(moved);
+                        loss().to_scalar::<f64>().unwrap()
+                    };
+                    let want = (at(step) - at(-step)) / (2.0 * step);
+                    assert!(
+                        (grad[i] - want).abs() < 2e-7 * (1.0 + want.abs()),
+                        "{name}[{i}]: {} {want}",
+                        grad[i]
+                    );
+                }
+                set(values);
+            }
+        }
+    }
+
+    #[test]
+    fn configurations_that_cannot_work_are_named() {
+        let with = |change: &dyn Fn(&mut ModelConfig)| {
+            let mut config = small(Method::Loev);
+            change(&mut config);
+            Model::new(config, &Device::Cpu).unwrap_err().to_string()
+        };
+        let vit = |c: &mut ModelConfig, f: &dyn Fn(&mut VitConfig)| {
+            let EncoderConfig::Vit(v) = &mut c.encoder;
+            f(v);
+        };
+        assert!(with(&|c| c.method = Method::Simclr).contains("simclr"));
+        assert!(with(&|c| c.subspaces.clear()).contains("subspaces"));
+        assert!(with(&|c| c.subspaces[1] = "invariant".into()).contains("twice"));
+        assert!(with(&|c| c.projection.clear()).contains("projection"));
+        assert!(with(&|c| c.frames = 1).contains("frames"));
+        assert!(with(&|c| vit(c, &|v| v.heads = 5)).contains("multiple"));
+        assert!(with(&|c| vit(c, &|v| v.branch_depth = 9)).contains("branch_depth"));
+        assert!(with(&|c| vit(c, &|v| v.dim = 0)).contains("dim"));
+    }
+
+    #[test]
+    fn parameter_counts_follow_from_the_sizes() {
+        let count = |method| {
+            let config = ModelConfig {
+                encoder: EncoderConfig::default(),
+                front_end: FrontEnd::default(),
+                frames: 301,
+                projection: default_projection(),
+                ..small(method)
+            };
+            Model::new(config, &Device::Cpu).unwrap().parameters()
+        };
+        let (block, norm): (usize, usize) = (12 * 96 * 96 + 96 * 7 + 384, 2 * 96);
+        let projection = 96 * 256 + 256 + 256 * 64 + 64;
+        let rhythm = 96 * 64 + 96 + 8 * 96;
+        let tokens = |classes: usize| 4 * 96 * 96 + 96 + 75 * 96 + classes * 96 + rhythm;
+        assert_eq!(count(Method::Simclr), tokens(1) + 4 * block + norm + projection);
+        assert_eq!(count(Method::Loev), tokens(3) + 4 * block + norm + 3 * projection);
+        assert_eq!(count(Method::LoevPlusPlus), tokens(3) + 6 * block + 3 * norm + 3 * projection);
+    }
+
+    #[test]
+    fn configuration_reads_and_writes() {
+        let config = small(Method::LoevPlusPlus);
+        let text = serde_json::to_string(&config).unwrap();
+        assert!(text.contains("\"loev++\""));
+        assert_eq!(serde_json::from_str::<ModelConfig>(&text).unwrap(), config);
+        let vit: EncoderConfig = serde_json::from_str(r#"{"vit": {"dim": 64, "heads": 2}}"#).unwrap();
+        assert_eq!(vit.dim(), 64);
+        assert!(serde_json::from_str::<EncoderConfig>(r#"{"vit": {"dims": 64}}"#).is_err());
+    }
+}

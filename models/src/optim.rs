@@ -1,0 +1,321 @@
+//! AdamW with decay groups, clipping by the global norm, and the learning-rate schedule.
+
+use crate::{
+    ModelError, Result,
+    kernels::{lane_sum, simd},
+    params::Params,
+};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, backprop::GradStore, bail};
+use std::cell::RefCell;
+
+/// Settings of AdamW (Loshchilov and Hutter, arXiv 1711.05101).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWConfig {
+    /// Decay of the mean gradient.
+    pub beta1: f64,
+    /// Decay of the mean squared gradient.
+    pub beta2: f64,
+    /// Added to the root of the mean squared gradient.
+    pub eps: f64,
+    /// Decoupled weight decay, applied to parameters that take it.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.05 }
+    }
+}
+
+/// Running means of a parameter's gradient and of its square.
+#[derive(Debug)]
+enum Moments {
+    /// On the CPU: plain buffers, updated with the parameter in one pass.
+    Host(Vec<f32>, Vec<f32>),
+    /// Elsewhere.
+    Device(Tensor, Tensor),
+}
+
+/// The optimiser and its state, for parameters in `f32`.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    moments: Vec<Moments>,
+    step: i32,
+}
+
+/// The factors of one step.
+#[derive(Debug, Clone, Copy)]
+struct Factors {
+    /// What gradients are multiplied by: clipping.
+    clip: f64,
+    lr: f64,
+    decay: f64,
+    /// 1 - beta^step, twice.
+    correction: [f64; 2],
+}
+
+/// One parameter's update on CPU slices.
+struct Update<'a> {
+    config: &'a AdamWConfig,
+    factors: Factors,
+    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl InplaceOp2 for Update<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        p: &mut CpuStorage,
+        lp: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<()> {
+        let (CpuStorage::F32(p), CpuStorage::F32(g)) = (p, g) else { bail!("adamw updates f32 parameters") };
+        let (Some((p0, p1)), Some((g0, g1))) = (lp.contiguous_offsets(), lg.contiguous_offsets()) else {
+            bail!("adamw needs contiguous tensors")
+        };
+        let Factors { clip, lr, decay, correction } = self.factors;
+        let (b1, b2) = (self.config.beta1 as f32, self.config.beta2 as f32);
+        let (c1, c2) = ((1.0 - self.config.beta1) as f32, (1.0 - self.config.beta2) as f32);
+        let (keep, rate) = ((1.0 - lr * decay) as f32, (lr / correction[0]) as f32);
+        let (root, eps, clip) = (correction[1].sqrt().recip() as f32, self.config.eps as f32, clip as f32);
+        let moments = &mut *self.moments.borrow_mut();
+        simd(|| {
+            let state = moments.0.iter_mut().zip(moments.1.iter_mut());
+            for ((p, &g), (m, v)) in p[p0..p1].iter_mut().zip(&g[g0..g1]).zip(state) {
+                let g = g * clip;
+                *m = *m * b1 + g * c1;
+                *v = *v * b2 + g * g * c2;
+                *p = *p * keep - *m * rate / (v.sqrt() * root + eps);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl AdamW {
+    /// An optimiser at rest for these parameters.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for parameters that are not `f32`.
+    pub fn new(config: AdamWConfig, params: &Params) -> Result<Self> {
+        let moments = params.iter().map(|(name, p)| {
+            if p.var.dtype() != DType::F32 {
+                return Err(ModelError::Config(format!("adamw: {name} is {:?}, not f32", p.var.dtype())));
+            }
+            Ok(if p.var.device().is_cpu() {
+                let n = p.var.elem_count();
+                Moments::Host(vec![0.0; n], vec![0.0; n])
+            } else {
+                Moments::Device(p.var.zeros_like()?, p.var.zeros_like()?)
+            })
+        });
+        Ok(Self { config, moments: moments.collect::<Result<_>>()?, step: 0 })
+    }
+
+    /// Moves every parameter that has a gradient; gradients are multiplied by `clip` first.
+    pub fn step(&mut self, params: &Params, grads: &GradStore, lr: f64, clip: f64) -> Result<()> {
+        self.step += 1;
+        let AdamWConfig { beta1, beta2, weight_decay, .. } = self.config;
+        let correction = [1.0 - beta1.powi(self.step), 1.0 - beta2.powi(self.step)];
+        for ((_, parameter), moments) in params.iter().zip(&mut self.moments) {
+            let Some(grad) = grads.get(&parameter.var) else { continue };
+            let decay = if parameter.decay { weight_decay } else { 0.0 };
+            let factors = Factors { clip, lr, decay, correction };
+            match moments {
+                Moments::Host(m, v) => {
+                    let moments = RefCell::new((m.as_mut_slice(), v.as_mut_slice()));
+                    let update = Update { config: &self.config, factors, moments };
+                    parameter.var.inplace_op2(&grad.contiguous()?, &update)?;
+                }
+                Moments::Device(m, v) => composed(&self.config, factors, &parameter.var, grad, m, v)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The update of [`Update`] in candle operations.
+fn composed(
+    config: &AdamWConfig,
+    factors: Factors,
+    var: &Var,
+    grad: &Tensor,
+    m: &mut Tensor,
+    v: &mut Tensor,
+) -> Result<()> {
+    let AdamWConfig { beta1, beta2, eps, .. } = *config;
+    let Factors { clip, lr, decay, correction } = factors;
+    let grad = (grad.detach() * clip)?;
+    *m = ((&*m * beta1)? + (&grad * (1.0 - beta1))?)?;
+    *v = ((&*v * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+    let spread = ((v.sqrt()? * correction[1].sqrt().recip())? + eps)?;
+    let kept = (var.as_detached_tensor() * (1.0 - lr * decay))?;
+    var.set(&(kept - ((&*m * (lr / correction[0]))? / spread)?)?)?;
+    Ok(())
+}
+
+/// The Euclidean norm of a gradient, and whether any element is not zero. NaN and infinity show in the
+/// norm.
+pub fn norm(grad: &Tensor) -> Result<f64> {
+    let grad = grad.contiguous()?;
+    let (storage, layout) = grad.storage_and_layout();
+    if let (Storage::Cpu(CpuStorage::F32(values)), Some((from, to))) =
+        (&*storage, layout.contiguous_offsets())
+    {
+        let values = &values[from..to];
+        // Pieces keep the error of single-precision sums small.
+        let pieces = values.chunks(4096).map(|v| f64::from(simd(|| lane_sum(v, v, |x, _| x * x))));
+        return Ok(pieces.sum::<f64>().sqrt());
+    }
+    drop(storage);
+    Ok(grad.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.sqrt())
+}
+
+/// Learning rate over training: linear from 0 to `lr` over `warmup` steps, then half a cosine down to
+/// `last` at `steps`, and `last` from there on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// The highest rate.
+    pub lr: f64,
+    /// Steps of the rise.
+    pub warmup: usize,
+    /// Steps in all.
+    pub steps: usize,
+    /// The rate at the end.
+    pub last: f64,
+}
+
+impl Schedule {
+    /// The rate of a step, counted from 1.
+    pub fn at(&self, step: usize) -> f64 {
+        if step <= self.warmup {
+            return self.lr * step as f64 / self.warmup.max(1) as f64;
+        }
+        if step >= self.steps {
+            return self.last;
+        }
+        let done = (step - self.warmup) as f64 / (self.steps - self.warmup) as f64;
+        self.last + (self.lr - self.last) * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        layers::init::Init,
+        params::{Parameter, Spec},
+    };
+    use candle_core::Device;
+    use loev_ops::rng::Key;
+
+    #[test]
+    fn schedule_gives_published_values() {
+        let schedule = Schedule { lr: 1e-4, warmup: 5000, steps: 200_000, last: 1e-6 };
+        let golden = [
+            (1, 2e-8),
+            (2500, 5e-5),
+            (5000, 1e-4),
+            (50_000, 8.755e-5),
+            (102_500, 5.05e-5),
+            (200_000, 1e-6),
+            (250_000, 1e-6),
+        ];
+        for (step, lr) in golden {
+            assert!((schedule.at(step) / lr - 1.0).abs() < 1e-4, "{step}: {}", schedule.at(step));
+        }
+        let no_warmup = Schedule { warmup: 0, steps: 2, ..schedule };
+        assert!(no_warmup.at(1) < 1e-4 && no_warmup.at(2) == 1e-6);
+    }
+
+    fn params() -> Params {
+        let spec = |name: &str, shape: Vec<usize>, decay| Spec {
+            name: name.into(),
+            shape,
+            init: Init::Glorot,
+            decay,
+        };
+        let specs = [spec("a", vec![3, 40], true), spec("b", vec![7], false)];
+        Params::new(&specs, Key::root(1), &Device::Cpu, DType::F32).unwrap()
+    }
+
+    fn values(p: &Parameter) -> Vec<f32> {
+        p.var.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// Twenty steps against the published algorithm in double precision.
+    #[test]
+    fn updates_match_the_algorithm() {
+        let params = params();
+        let config = AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() };
+        let mut adam = AdamW::new(config, &params).unwrap();
+        let mut want: Vec<Vec<[f64; 3]>> = params
+            .iter()
+            .map(|(_, p)| values(p).iter().map(|&x| [f64::from(x), 0.0, 0.0]).collect())
+            .collect();
+        for step in 1..=20 {
+            let loss = params
+                .iter()
+                .map(|(_, p)| p.var.sqr().unwrap().sum_all().unwrap())
+                .reduce(|a, b| (a + b).unwrap())
+                .unwrap();
+            let (lr, clip) = (0.01 / f64::from(step), 0.5);
+            adam.step(&params, &loss.backward().unwrap(), lr, clip).unwrap();
+            for (want, decay) in want.iter_mut().zip([0.1, 0.0]) {
+                for [x, m, v] in want {
+                    let g = 2.0 * *x * clip;
+                    *m = 0.9 * *m + 0.1 * g;
+                    *v = 0.999 * *v + 0.001 * g * g;
+                    let (m_hat, v_hat) = (*m / (1.0 - 0.9f64.powi(step)), *v / (1.0 - 0.999f64.powi(step)));
+                    *x -= lr * decay * *x;
+                    *x -= lr * m_hat / (v_hat.sqrt() + 1e-8);
+                }
+            }
+        }
+        for ((_, p), want) in params.iter().zip(&want) {
+            for (got, [want, ..]) in values(p).iter().zip(want) {
+                assert!((f64::from(*got) - want).abs() < 2e-6, "{got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn composed_and_fused_updates_agree() {
+        let (a, b) = (params(), params());
+        let config = AdamWConfig::default();
+        let mut fused = AdamW::new(config, &a).unwrap();
+        let mut composed = AdamW::new(config, &b).unwrap();
+        composed.moments = b
+            .iter()
+            .map(|(_, p)| Moments::Device(p.var.zeros_like().unwrap(), p.var.zeros_like().unwrap()))
+            .collect();
+        for _ in 0..5 {
+            for (params, adam) in [(&a, &mut fused), (&b, &mut composed)] {
+                let loss = params
+                    .iter()
+                    .map(|(_, p)| p.var.sqr().unwrap().sum_all().unwrap())
+                    .reduce(|a, b| (a + b).unwrap())
+                    .unwrap();
+                adam.step(params, &loss.backward().unwrap(), 0.01, 0.7).unwrap();
+            }
+        }
+        for ((_, a), (_, b)) in a.iter().zip(b.iter()) {
+            for (a, b) in values(a).iter().zip(values(b)) {
+                assert!((a - b).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn norms() {
+        let t = Tensor::from_vec(vec![3.0f32; 10_000], (100, 100), &Device::Cpu).unwrap();
+        assert!((norm(&t).unwrap() - 300.0).abs() < 1e-3);
+        assert!((norm(&t.to_dtype(DType::F64).unwrap()).unwrap() - 300.0).abs() < 1e-9);
+        assert!(norm(&(t * f64::NAN).unwrap()).unwrap().is_nan());
+    }
+}
