@@ -1,0 +1,143 @@
+//! The `loev` command: arguments, exit codes, and what is printed.
+//!
+//! Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration, 130 interrupted.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::Runtime;
+
+use crate::error::RunError;
+use crate::run::interrupt::Interrupt;
+use crate::spec::SpecError;
+
+mod ops;
+mod pipeline;
+mod prompt;
+mod replay;
+mod sql;
+
+/// Music and audio representation learning as a dataflow.
+#[derive(Debug, Parser)]
+#[command(name = "loev", version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a pipeline.
+    Run(pipeline::RunArguments),
+    /// Check a pipeline without running it.
+    Check(pipeline::PipelineArguments),
+    /// Print a pipeline's graph: what each stage reads, does and writes.
+    Plan(pipeline::PipelineArguments),
+    /// Print the JSON Schema of pipelines, for editors; or the reference of all options.
+    Schema {
+        /// Print the reference as Markdown instead.
+        #[arg(long)]
+        reference: bool,
+    },
+    /// Ask a run's tables; without a query, a prompt.
+    Sql(sql::SqlArguments),
+    /// Render one view of a run again, from its row, into a WAV file.
+    Replay(replay::ReplayArguments),
+    /// List the augmentation operators, or explain one.
+    Ops {
+        /// The operator to explain.
+        name: Option<String>,
+    },
+}
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+enum Failure {
+    /// The pipeline file is wrong: exit code 2.
+    Spec(Box<SpecError>),
+    /// The arguments are wrong: exit code 2.
+    Usage(String),
+    /// It failed while running: exit code 1, or 130 when interrupted.
+    Run(RunError),
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Self::Run(error)
+    }
+}
+
+impl From<SpecError> for Failure {
+    fn from(error: SpecError) -> Self {
+        Self::Spec(Box::new(error))
+    }
+}
+
+impl From<loev_sql::SqlError> for Failure {
+    fn from(error: loev_sql::SqlError) -> Self {
+        Self::Run(error.into())
+    }
+}
+
+/// The `loev` command, with the arguments of this process.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let interrupt = Interrupt::default();
+    let handler = interrupt.clone();
+    // A second Ctrl-C does not wait for the first to take effect. Without a handler (it can only be set
+    // once in a process) Ctrl-C ends the process at once, as usual.
+    ctrlc::set_handler(move || {
+        if handler.request() {
+            std::process::exit(130);
+        }
+        eprintln!("interrupted: stopping at the next safe point (again to stop now)");
+    })
+    .ok();
+    let done = match arguments.command {
+        Command::Run(arguments) => pipeline::run(&arguments, interrupt),
+        Command::Check(arguments) => pipeline::check(&arguments),
+        Command::Plan(arguments) => pipeline::plan(&arguments),
+        Command::Schema { reference } => pipeline::schema(reference),
+        Command::Sql(arguments) => sql::sql(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Ops { name } => ops::ops(name.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Spec(error)) => {
+            eprintln!("{:?}", miette::Report::new(*error));
+            ExitCode::from(2)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+        Err(Failure::Run(RunError::Interrupted)) => {
+            eprintln!("interrupted");
+            ExitCode::from(130)
+        }
+        Err(Failure::Run(error)) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints to standard output; a closed pipe (`loev ops | head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(RunError::io("cannot write", PathBuf::from("standard output"))(error).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A runtime for commands that ask a question or two.
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build();
+    Ok(runtime.map_err(RunError::io("cannot start", "the runtime"))?)
+}

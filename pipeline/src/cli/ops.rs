@@ -1,0 +1,19 @@
+//! `loev ops`.
+
+use loev_ops::{operator, operators};
+
+use super::{Failure, print};
+
+/// Lists the operators, or explains the one called `name`.
+pub fn ops(name: Option<&str>) -> Result<(), Failure> {
+    match name {
+        None => print(&operators::all().iter().map(|def| operator::describe(def) + "\n").collect::<String>()),
+        Some(name) => match operators::find(name) {
+            Some(def) => print(&operator::describe(def)),
+            None => {
+                let names: Vec<&str> = operators::all().iter().map(|def| def.name).collect();
+                Err(Failure::Usage(format!("there is no operator `{name}`; there are {}", names.join(", "))))
+            }
+        },
+    }
+}

@@ -1,0 +1,244 @@
+//! From clips to draws: each clip row becomes the rows of its views, parameters and labels included.
+//! Nothing is decoded here.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::Result as DfResult;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt;
+use indexmap::IndexMap;
+use loev_ops::draw_table::{chain_metadata, draw_fields, draws_to_arrays};
+use loev_ops::labels::label_effect;
+use loev_ops::mir::MusicalKey;
+use loev_ops::rng::Key;
+use loev_ops::views::{Chain, Draw};
+use loev_ops::{AudioError, RejectKind};
+
+use super::PartitionOp;
+use super::columns::{CLIP_ID, SECONDS, SHARD, URI, number, required, text};
+use crate::error::RunError;
+use crate::run::stage::StageHandle;
+use crate::spec::stage::LabelKind;
+
+/// The column that names a view: see [`view_id`].
+pub const VIEW_ID: &str = "view_id";
+
+/// The name of a view, unique in a run: `clip:segment:epoch:view`.
+pub fn view_id(clip_id: &str, draw: &Draw) -> String {
+    format!("{clip_id}:{}:{}:{}", draw.segment, draw.epoch, draw.view)
+}
+
+/// Which draws a clip gets.
+#[derive(Debug, Clone)]
+pub enum Plan {
+    /// Augmented views: `segments` random segments in the epoch of each partition.
+    Views {
+        /// Segments of a clip in one epoch.
+        segments: u32,
+        /// The epoch of each partition.
+        epochs: Vec<u32>,
+    },
+    /// One untouched view per segment, from the start of the clip on.
+    Clean {
+        /// Seconds from one segment to the next.
+        hop: f64,
+    },
+}
+
+/// The operator; see the module.
+#[derive(Debug)]
+pub struct DrawOp {
+    chain: Chain,
+    plan: Plan,
+    key: Key,
+    labels: Vec<(usize, LabelKind)>,
+    stage: StageHandle,
+    schema: SchemaRef,
+}
+
+impl DrawOp {
+    /// Draws for clips of the schema `clips`. `labels` says what the values of a column mean;
+    /// columns that are not there are passed over. `key` is the stage's key.
+    ///
+    /// # Errors
+    /// When `clips` lacks a column that draws need, or has one whose name a draw needs.
+    pub fn new(
+        clips: &SchemaRef,
+        chain: Chain,
+        plan: Plan,
+        key: Key,
+        labels: &IndexMap<String, LabelKind>,
+        stage: StageHandle,
+    ) -> Result<Self, RunError> {
+        for (name, meaning) in
+            [(CLIP_ID, "the clip's name"), (URI, "where its audio is"), (SECONDS, "its duration")]
+        {
+            if clips.index_of(name).is_err() {
+                return Err(stage.error(format!(
+                    "the input has no column `{name}` ({meaning}); select it in the SQL that makes the input"
+                )));
+            }
+        }
+        let labels: Vec<(usize, LabelKind)> =
+            labels.iter().filter_map(|(name, kind)| Some((clips.index_of(name).ok()?, *kind))).collect();
+        let mut fields = vec![Field::new(VIEW_ID, DataType::Utf8, false)];
+        for (i, field) in clips.fields().iter().enumerate() {
+            let field = field.as_ref().clone();
+            fields.push(match labels.iter().find(|(label, _)| *label == i) {
+                Some((_, LabelKind::Key)) => field.with_data_type(DataType::Utf8).with_nullable(true),
+                Some((_, LabelKind::Bpm)) => field.with_data_type(DataType::Float64).with_nullable(true),
+                None => field,
+            });
+        }
+        for field in draw_fields(&chain) {
+            if clips.index_of(field.name()).is_ok() || field.name() == VIEW_ID {
+                return Err(stage.error(format!(
+                    "the input has a column `{0}`, which is also the name of a column of views; \
+                     give it another name in SQL (select {0} as clip_{0}, ...)",
+                    field.name()
+                )));
+            }
+            fields.push(field);
+        }
+        let metadata = [chain_metadata(&chain)].into_iter().collect();
+        let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
+        Ok(Self { chain, plan, key, labels, stage, schema })
+    }
+
+    fn draws(&self, partition: usize, clip_id: &str, seconds: f64) -> Result<Vec<Draw>, AudioError> {
+        match &self.plan {
+            Plan::Views { segments, epochs } => {
+                let epoch = epochs.get(partition).copied().unwrap_or(0);
+                let mut draws = Vec::new();
+                for segment in 0..*segments {
+                    draws.extend(self.chain.draw_segment(self.key, clip_id, seconds, segment, epoch)?);
+                }
+                Ok(draws)
+            }
+            Plan::Clean { hop } => {
+                let need = self.chain.read_seconds();
+                if seconds < need {
+                    return Err(AudioError::new(
+                        RejectKind::TooShort,
+                        format!("{seconds:.3} s long, where a segment needs {need:.3} s"),
+                    ));
+                }
+                // The tolerance keeps a last segment that ends where the clip ends.
+                let segments = ((seconds - need) / hop + 1e-9).floor() as u32 + 1;
+                Ok((0..segments)
+                    .map(|i| {
+                        let centre = need / 2.0 + f64::from(i) * hop;
+                        self.chain.draw_identity(self.key, clip_id, i, centre.min(seconds - need / 2.0))
+                    })
+                    .collect())
+            }
+        }
+    }
+
+    fn expand(&self, partition: usize, clips: &RecordBatch) -> Result<RecordBatch, RunError> {
+        let (ids, uris) = (text(clips, CLIP_ID)?, text(clips, URI)?);
+        let seconds = number(clips, SECONDS)?;
+        let (mut rows, mut names, mut draws) = (Vec::new(), Vec::new(), Vec::new());
+        for row in 0..clips.num_rows() {
+            let (id, uri) = (required(&ids, CLIP_ID, row)?, required(&uris, URI, row)?);
+            match self.draws(partition, id, seconds.value(row)) {
+                Ok(drawn) => {
+                    for draw in drawn {
+                        rows.push(row as u32);
+                        names.push(view_id(id, &draw));
+                        draws.push(draw);
+                    }
+                }
+                Err(error) => self.stage.reject(id, uri, &error),
+            }
+        }
+        let rows = UInt32Array::from(rows);
+        let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names))];
+        for (i, column) in clips.columns().iter().enumerate() {
+            columns.push(match self.labels.iter().find(|(label, _)| *label == i) {
+                None => take(column, &rows, None)?,
+                Some((_, kind)) => self.label(clips, i, *kind, &rows, &draws)?,
+            });
+        }
+        columns.extend(draws_to_arrays(&self.chain, &draws)?);
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+    }
+
+    /// A label column, as it holds for each view.
+    fn label(
+        &self,
+        clips: &RecordBatch,
+        column: usize,
+        kind: LabelKind,
+        rows: &UInt32Array,
+        draws: &[Draw],
+    ) -> Result<ArrayRef, RunError> {
+        let name = clips.schema_ref().field(column).name().clone();
+        let effects = draws.iter().map(|draw| label_effect(&self.chain, draw));
+        let rows = rows.values().iter().map(|row| *row as usize);
+        Ok(match kind {
+            LabelKind::Key => {
+                let keys = text(clips, &name)?;
+                let of_view = rows.zip(effects).map(|(row, effect)| {
+                    let key = keys.is_valid(row).then(|| MusicalKey::parse(keys.value(row)))??;
+                    Some(key.transpose(effect.semitones).name())
+                });
+                Arc::new(of_view.collect::<StringArray>())
+            }
+            LabelKind::Bpm => {
+                let bpm = number(clips, &name)?;
+                let of_view = rows
+                    .zip(effects)
+                    .map(|(row, effect)| bpm.is_valid(row).then(|| bpm.value(row) * effect.rate));
+                Arc::new(of_view.collect::<Float64Array>())
+            }
+        })
+    }
+}
+
+impl PartitionOp for DrawOp {
+    fn name(&self) -> &'static str {
+        "DrawExec"
+    }
+
+    fn details(&self) -> String {
+        match &self.plan {
+            Plan::Views { segments, .. } => {
+                format!("segments={segments}, views={}", self.chain.views_per_segment())
+            }
+            Plan::Clean { hop } => format!("clean, hop={hop} s"),
+        }
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn start(
+        self: Arc<Self>,
+        partition: usize,
+        input: SendableRecordBatchStream,
+        _: Arc<TaskContext>,
+    ) -> DfResult<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let rows = input.map(move |clips| {
+            self.stage.interrupt.check()?;
+            let clips = clips?;
+            let draws = self.expand(partition, &clips)?;
+            if matches!(self.plan, Plan::Views { .. }) {
+                self.stage.bar.add(clips.num_rows() as u64);
+            }
+            Ok(draws)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+}
+
+/// The shard number column of a clip table's schema, when it has one.
+pub fn has_shard(schema: &Schema) -> bool {
+    schema.index_of(SHARD).is_ok()
+}

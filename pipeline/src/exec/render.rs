@@ -1,0 +1,284 @@
+//! Where audio appears: each narrow draw row gets the samples, or the features, of its view.
+//!
+//! ```text
+//! rows ─► chunks of `rows` ─► segments ──► pool: read ─ resample ─ augment ─ (log-mel)
+//!                                └──────── answers in order ─► one wide batch
+//! ```
+//!
+//! A chunk is rendered as a whole before the next one is asked for, so that a partition holds one
+//! wide batch at a time; the consumer's pace is the renderer's pace. The views of one segment share
+//! one read of the file. A segment that cannot be rendered becomes a reject and its rows go.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::error::Result as DfResult;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::{StreamExt, stream};
+use loev_ops::draw_table::draws_from_batch;
+use loev_ops::features::{FrontEnd, LogMel};
+use loev_ops::render::Renderer;
+use loev_ops::source::Source;
+use loev_ops::views::{Chain, Draw};
+use loev_ops::{AudioError, RejectKind};
+
+use super::PartitionOp;
+use super::columns::{CLIP_ID, URI, required, text};
+use super::pool::Pool;
+use crate::error::RunError;
+use crate::run::stage::StageHandle;
+
+/// What a rendered row carries.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Column `audio`: mono samples at the chain's rate.
+    Audio,
+    /// Column `features`: log-mel frames in dB, row major (frames, mels).
+    Features(FrontEnd),
+}
+
+impl Output {
+    /// The name of the wide column.
+    pub fn column(&self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Features(_) => "features",
+        }
+    }
+
+    /// Values in one row of the wide column.
+    pub fn width(&self, chain: &Chain) -> usize {
+        let samples = samples(chain);
+        match self {
+            Self::Audio => samples,
+            Self::Features(front_end) => front_end.frames(samples) * front_end.mels,
+        }
+    }
+}
+
+/// Samples of a view.
+pub fn samples(chain: &Chain) -> usize {
+    (chain.seconds * f64::from(chain.sample_rate)).round() as usize
+}
+
+/// Renders views, one segment at a time; keeps its plans and scratch space.
+pub struct ViewRenderer {
+    chain: Chain,
+    renderer: Renderer,
+    log_mel: Option<LogMel>,
+    output: Output,
+}
+
+impl ViewRenderer {
+    /// A renderer for views of `chain`.
+    ///
+    /// # Errors
+    /// When the chain cannot be rendered.
+    pub fn new(chain: &Chain, output: &Output) -> Result<Self, AudioError> {
+        let log_mel = match output {
+            Output::Audio => None,
+            Output::Features(front_end) => Some(LogMel::new(front_end)),
+        };
+        Ok(Self { chain: chain.clone(), renderer: Renderer::new(chain)?, log_mel, output: output.clone() })
+    }
+
+    /// The views of one segment, one after the other.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from being read, or a view from being rendered.
+    pub fn render(&mut self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
+        let Some(first) = draws.first() else { return Ok(Vec::new()) };
+        let seconds = self.chain.read_seconds();
+        let start = (first.centre_s - seconds / 2.0).max(0.0);
+        let source = Source::parse(uri)?.read_mono(start, seconds, self.chain.sample_rate)?;
+        let width = self.output.width(&self.chain);
+        let mut values = vec![0.0; width * draws.len()];
+        for (draw, out) in draws.iter().zip(values.chunks_exact_mut(width)) {
+            let view = self.renderer.render(&source, draw)?.to_mono();
+            match &mut self.log_mel {
+                None => out.copy_from_slice(&view),
+                Some(log_mel) => log_mel.compute(&view, out),
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Renderers that wait for work; a job takes one and gives it back, unless it panicked.
+struct Renderers {
+    chain: Chain,
+    output: Output,
+    idle: Mutex<Vec<ViewRenderer>>,
+}
+
+impl Renderers {
+    fn render(&self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut renderer = match idle {
+            Some(renderer) => renderer,
+            None => ViewRenderer::new(&self.chain, &self.output)?,
+        };
+        let values = renderer.render(uri, draws);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(renderer);
+        values
+    }
+}
+
+/// The operator; see the module.
+pub struct RenderOp {
+    renderers: Arc<Renderers>,
+    rows: usize,
+    pool: Arc<Pool>,
+    stage: StageHandle,
+    schema: SchemaRef,
+}
+
+impl fmt::Debug for RenderOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenderOp").field("details", &self.details()).finish_non_exhaustive()
+    }
+}
+
+impl RenderOp {
+    /// Renders draws of the schema `draws`, `rows` of them at a time.
+    pub fn new(
+        draws: &SchemaRef,
+        chain: Chain,
+        output: Output,
+        rows: usize,
+        pool: Arc<Pool>,
+        stage: StageHandle,
+    ) -> Self {
+        let mut fields: Vec<Field> = draws.fields().iter().map(|f| f.as_ref().clone()).collect();
+        fields.push(wide_field(output.column(), output.width(&chain)));
+        let schema = Arc::new(Schema::new_with_metadata(fields, draws.metadata().clone()));
+        let renderers = Arc::new(Renderers { chain, output, idle: Mutex::default() });
+        Self { renderers, rows, pool, stage, schema }
+    }
+
+    async fn chunk(
+        &self,
+        rows: RecordBatch,
+        memory: &mut MemoryReservation,
+    ) -> Result<RecordBatch, RunError> {
+        self.stage.interrupt.check()?;
+        let width = self.renderers.output.width(&self.renderers.chain);
+        memory.try_resize(rows.num_rows() * width * size_of::<f32>())?;
+        let draws = draws_from_batch(&self.renderers.chain, &rows)?;
+        let (ids, uris) = (text(&rows, CLIP_ID)?, text(&rows, URI)?);
+
+        let mut answers = Vec::new();
+        let mut from = 0;
+        while from < draws.len() {
+            let id = required(&ids, CLIP_ID, from)?;
+            let same = |i: usize| {
+                ids.value(i) == id
+                    && (draws[i].segment, draws[i].epoch) == (draws[from].segment, draws[from].epoch)
+            };
+            let to = (from + 1..draws.len()).find(|i| !same(*i)).unwrap_or(draws.len());
+            let uri = required(&uris, URI, from)?.to_owned();
+            let (renderers, of_segment) = (Arc::clone(&self.renderers), draws[from..to].to_vec());
+            let job = move || renderers.render(&uri, &of_segment);
+            answers.push((from..to, self.pool.submit(job)));
+            from = to;
+        }
+
+        let mut values = Vec::with_capacity(rows.num_rows() * width);
+        let mut kept = vec![true; rows.num_rows()];
+        for (segment, answer) in answers {
+            let rendered = match answer.await {
+                Ok(Ok(rendered)) => rendered,
+                Ok(Err(panic)) => Err(AudioError::new(RejectKind::Panicked, panic)),
+                Err(_) => return Err(RunError::Interrupted),
+            };
+            match rendered {
+                Ok(rendered) => values.extend_from_slice(&rendered),
+                Err(error) => {
+                    self.stage.reject(ids.value(segment.start), uris.value(segment.start), &error);
+                    kept[segment].fill(false);
+                }
+            }
+        }
+        let rows = match kept.iter().all(|kept| *kept) {
+            true => rows,
+            false => filter_record_batch(&rows, &BooleanArray::from(kept))?,
+        };
+        let mut columns = rows.columns().to_vec();
+        columns.push(wide_array(width, values)?);
+        Ok(RecordBatch::try_new(self.schema(), columns)?)
+    }
+}
+
+/// A column of vectors of `width` f32 values.
+pub fn wide_field(name: &str, width: usize) -> Field {
+    let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+    Field::new(name, DataType::FixedSizeList(item, i32::try_from(width).unwrap_or(i32::MAX)), false)
+}
+
+/// The array of a [`wide_field`]; `values` are its rows, one after the other.
+///
+/// # Errors
+/// When the values are not whole rows.
+pub fn wide_array(width: usize, values: Vec<f32>) -> Result<ArrayRef, RunError> {
+    let DataType::FixedSizeList(item, width) = wide_field("", width).data_type().clone() else {
+        return Err(RunError::Engine("a wide field is a fixed-size list".to_owned()));
+    };
+    Ok(Arc::new(FixedSizeListArray::try_new(item, width, Arc::new(Float32Array::from(values)), None)?))
+}
+
+impl PartitionOp for RenderOp {
+    fn name(&self) -> &'static str {
+        "RenderExec"
+    }
+
+    fn details(&self) -> String {
+        let Renderers { chain, output, .. } = self.renderers.as_ref();
+        format!(
+            "{}[{}], rows={}, threads={}",
+            output.column(),
+            output.width(chain),
+            self.rows,
+            self.pool.threads()
+        )
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn start(
+        self: Arc<Self>,
+        _: usize,
+        input: SendableRecordBatchStream,
+        context: Arc<TaskContext>,
+    ) -> DfResult<SendableRecordBatchStream> {
+        let schema = self.schema();
+        let rows = self.rows.max(1);
+        let chunks = input.flat_map(move |batch| {
+            stream::iter(match batch {
+                Ok(batch) => (0..batch.num_rows())
+                    .step_by(rows)
+                    .map(|from| Ok(batch.slice(from, rows.min(batch.num_rows() - from))))
+                    .collect(),
+                Err(error) => vec![Err(error)],
+            })
+        });
+        let memory = MemoryConsumer::new("render").register(context.memory_pool());
+        let state = (self, Box::pin(chunks), memory);
+        let rendered = stream::try_unfold(state, |(op, mut chunks, mut memory)| async move {
+            match chunks.next().await {
+                None => Ok(None),
+                Some(chunk) => {
+                    let wide = op.chunk(chunk?, &mut memory).await?;
+                    Ok(Some((wide, (op, chunks, memory))))
+                }
+            }
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rendered)))
+    }
+}

@@ -1,0 +1,38 @@
+//! Options of an `embed` stage.
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Embeddings of every clip by a trained model: one row per segment and subspace, and the clip's mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(deny_unknown_fields)]
+#[garde(allow_unvalidated)]
+pub struct Embed {
+    /// Stage that holds the clips (`files`, `synth` or `sql`).
+    pub from: String,
+    /// The `train` stage whose model is used.
+    pub model: String,
+    /// Distance between the starts of two segments. Absent: the length of the model's views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[garde(range(min = 0.01, max = 3600.0))]
+    #[schemars(extend("x-unit" = "s"))]
+    pub hop: Option<f64>,
+    /// Segments computed at once.
+    #[serde(default = "default_batch")]
+    #[garde(range(min = 1, max = 65536))]
+    #[schemars(extend("x-unit" = "segments"))]
+    pub batch: usize,
+    /// Embed with mel statistics too (means and deviations of the bands), as the table `NAME_baseline`;
+    /// probes show it beside the model.
+    #[serde(default = "default_baseline")]
+    pub baseline: bool,
+}
+
+fn default_baseline() -> bool {
+    true
+}
+
+fn default_batch() -> usize {
+    32
+}

@@ -1,0 +1,204 @@
+//! The kinds of stages and their options, one file per kind.
+//!
+//! An option is one field: its doc comment is the reference documentation, its serde default the
+//! default, its garde range the check, and its type the JSON Schema. There is no second list.
+
+mod embed;
+mod files;
+mod probe;
+mod sql;
+mod synth;
+mod train;
+mod views;
+
+use garde::Validate;
+use schemars::{Schema, SchemaGenerator};
+use serde::Serialize;
+
+pub use embed::Embed;
+pub use files::{ClipLimits, Files};
+pub use probe::Probe;
+pub use sql::Sql;
+pub use synth::Synth;
+pub use train::Train;
+pub use views::{Epochs, LabelKind, Views};
+
+use loev_models::probe::ProbeConfig;
+use loev_models::train::TrainConfig;
+
+use super::de::{Others, Reader};
+use super::node::Entry;
+use super::schema;
+
+/// A kind of stage: the one key under a stage's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Audio files, with labels from a manifest.
+    Files,
+    /// Procedural music with exact labels.
+    Synth,
+    /// A SELECT over the tables of earlier stages.
+    Sql,
+    /// Augmented views of segments.
+    Views,
+    /// Contrastive training of an encoder.
+    Train,
+    /// Embeddings of every clip.
+    Embed,
+    /// Probes on frozen embeddings.
+    Probe,
+}
+
+impl Kind {
+    /// All kinds, in the order of a usual pipeline.
+    pub const ALL: [Self; 7] =
+        [Self::Files, Self::Synth, Self::Sql, Self::Views, Self::Train, Self::Embed, Self::Probe];
+
+    /// The key in YAML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Synth => "synth",
+            Self::Sql => "sql",
+            Self::Views => "views",
+            Self::Train => "train",
+            Self::Embed => "embed",
+            Self::Probe => "probe",
+        }
+    }
+
+    /// The kind with this key.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+/// A stage: its kind and options, defaults filled in.
+///
+/// Serialises to the map that a pipeline file has under the stage's name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// See [`Files`].
+    Files(Files),
+    /// See [`Synth`].
+    Synth(Synth),
+    /// See [`Sql`].
+    Sql(Sql),
+    /// See [`Views`].
+    Views(Views),
+    /// See [`Train`]. Boxed: an encoder's options take more room than all the others.
+    Train(Box<Train>),
+    /// See [`Embed`].
+    Embed(Embed),
+    /// See [`Probe`].
+    Probe(Probe),
+}
+
+impl Stage {
+    /// The kind of the stage.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Files(_) => Kind::Files,
+            Self::Synth(_) => Kind::Synth,
+            Self::Sql(_) => Kind::Sql,
+            Self::Views(_) => Kind::Views,
+            Self::Train(_) => Kind::Train,
+            Self::Embed(_) => Kind::Embed,
+            Self::Probe(_) => Kind::Probe,
+        }
+    }
+
+    /// The stages that the options name, as (option, stage). What a `sql` stage reads is in its query:
+    /// see [`super::Graph`].
+    pub fn references(&self) -> Vec<(&'static str, &str)> {
+        match self {
+            Self::Files(_) | Self::Synth(_) | Self::Sql(_) => Vec::new(),
+            Self::Views(views) => vec![("from", views.from.as_str())],
+            Self::Train(train) => vec![("from", train.from.as_str())],
+            Self::Embed(embed) => vec![("from", embed.from.as_str()), ("model", embed.model.as_str())],
+            Self::Probe(probe) => {
+                let labels = probe.labels.as_deref().map(|labels| ("labels", labels));
+                std::iter::once(("from", probe.from.as_str())).chain(labels).collect()
+            }
+        }
+    }
+
+    /// What the stage writes besides its own table: the table of stage `NAME` and suffix `x` is `NAME_x`.
+    pub fn side_tables(&self) -> &'static [&'static str] {
+        match self {
+            Self::Views(views) if views.materialize => &["audio"],
+            Self::Embed(embed) if embed.baseline => &["baseline"],
+            Self::Probe(_) => &["predictions"],
+            _ => &[],
+        }
+    }
+
+    /// The kinds that a stage named by an option may have.
+    pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
+        const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
+        match (kind, option) {
+            (Kind::Train, "from") => &[Kind::Views],
+            (Kind::Embed, "model") => &[Kind::Train],
+            (Kind::Probe, "from") => &[Kind::Embed],
+            _ => CLIPS,
+        }
+    }
+
+    /// Checks what one stage's options say among themselves, ranges included.
+    pub(super) fn validate(&self) -> Result<(), garde::Report> {
+        match self {
+            Self::Files(files) => files.validate(),
+            Self::Synth(synth) => synth.validate(),
+            Self::Sql(sql) => sql.validate(),
+            Self::Views(views) => views.validate(),
+            Self::Train(train) => train.validate(),
+            Self::Embed(embed) => embed.validate(),
+            Self::Probe(probe) => probe.validate(),
+        }
+    }
+
+    /// Reads the options at an entry (the kind and what is under it). Problems go to the reader.
+    pub(super) fn read(reader: &Reader<'_>, kind: Kind, entry: &Entry, path: &str) -> Option<Self> {
+        let (node, label) = (&entry.value, entry.label());
+        let plain = Others::Known(&[]);
+        Some(match kind {
+            Kind::Files => Self::Files(reader.read(node, path, label, plain)?),
+            Kind::Synth => Self::Synth(reader.read(node, path, label, plain)?),
+            Kind::Sql => Self::Sql(reader.read(node, path, label, plain)?),
+            Kind::Views => Self::Views(reader.read(node, path, label, plain)?),
+            Kind::Embed => Self::Embed(reader.read(node, path, label, plain)?),
+            Kind::Train => {
+                let others = schema::option_names::<TrainConfig>();
+                let train: Option<Train> = reader.read(node, path, label, Others::Known(&others));
+                let training: Option<TrainConfig> = reader.read(node, path, label, Others::Any);
+                Self::Train(Box::new(Train { training: training?, ..train? }))
+            }
+            Kind::Probe => {
+                let others = schema::option_names::<ProbeConfig>();
+                let probe: Option<Probe> = reader.read(node, path, label, Others::Known(&others));
+                let config: Option<ProbeConfig> = reader.read(node, path, label, Others::Any);
+                Self::Probe(Probe { config: config?, ..probe? })
+            }
+        })
+    }
+}
+
+/// The schema of one kind's options.
+pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Schema {
+    use schemars::JsonSchema;
+    match kind {
+        Kind::Files => Files::json_schema(generator),
+        Kind::Synth => Synth::json_schema(generator),
+        Kind::Sql => Sql::json_schema(generator),
+        Kind::Views => Views::json_schema(generator),
+        Kind::Train => schema::merged::<Train, TrainConfig>(generator),
+        Kind::Embed => Embed::json_schema(generator),
+        Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
+    }
+}
+
+/// Shards of a source of clips.
+pub(super) const fn default_shards() -> u32 {
+    8
+}

@@ -1,0 +1,123 @@
+//! `views`: the draws of every view, one row each, with the labels as they hold for that view.
+//! Nothing is decoded unless the views are to be stored as audio too.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use indexmap::IndexMap;
+use loev_ops::draw_table::chain_from_metadata;
+use loev_ops::views::Chain;
+
+use super::{Outcome, side_table};
+use crate::error::RunError;
+use crate::exec::PartitionExec;
+use crate::exec::draw::{DrawOp, Plan};
+use crate::exec::render::{Output, RenderOp};
+use crate::exec::scan::{Table, TableFile};
+use crate::run::context::Context;
+use crate::spec::Stage;
+use crate::spec::stage::{Epochs, LabelKind, Train, Views};
+
+/// Rows of audio that one partition renders at a time.
+const AUDIO_ROWS: usize = 16;
+
+/// Writes the draws of a `views` stage: one file for each epoch and shard.
+///
+/// # Errors
+/// When the input lacks a column, the operators do not fit, or a table cannot be written.
+pub async fn run(context: &Context, name: &str, options: &Views) -> Result<Outcome, RunError> {
+    let chain = options.chain();
+    let clips = context.table(&options.from)?;
+    let epochs = epochs(context, name, options, &chain, clips.rows());
+    let stage = context.stage(name, clips.rows() * u64::from(epochs), "clips drawn");
+
+    let mut partitions = Vec::new();
+    let (mut files, mut epoch_of) = (Vec::new(), Vec::new());
+    for epoch in 0..epochs {
+        for file in &clips.files {
+            partitions.push(vec![file]);
+            files.push(format!("epoch-{epoch:04}.{}", file.name()));
+            epoch_of.push(epoch);
+        }
+    }
+    let plan = Plan::Views { segments: options.segments, epochs: epoch_of };
+    let labels = options.labels.clone().unwrap_or_else(usual_labels);
+    let draw = DrawOp::new(&clips.schema, chain.clone(), plan, context.key(name), &labels, stage.clone())?;
+    let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
+    let rows = context.store(name, name, files, plan).await?;
+    stage.bar.finish();
+
+    let mut outcome = Outcome::rows(
+        rows,
+        format!(
+            "{epochs} epochs, {} views a segment, heads {}",
+            chain.views_per_segment(),
+            chain.heads().join(", ")
+        ),
+    );
+    if options.materialize {
+        outcome.side_tables.push(materialize(context, name, &chain).await?);
+    }
+    Ok(outcome)
+}
+
+/// Renders every view of the stage into `<name>_audio`.
+async fn materialize(context: &Context, name: &str, chain: &Chain) -> Result<String, RunError> {
+    let table = side_table(name, "audio");
+    let views = context.table(name)?;
+    let stage = context.stage(name, 0, "views rendered");
+    let partitions: Vec<Vec<&TableFile>> = views.files.iter().map(|file| vec![file]).collect();
+    let pool = Arc::clone(&context.pool);
+    let render = RenderOp::new(&views.schema, chain.clone(), Output::Audio, AUDIO_ROWS, pool, stage.clone());
+    let plan = PartitionExec::over(render, views.scan(&partitions)?);
+    let files = views.files.iter().map(TableFile::name).collect();
+    context.store(name, &table, files, plan).await?;
+    stage.bar.finish();
+    Ok(table)
+}
+
+/// Epochs to draw: what the pipeline says, else what the training stages consume.
+fn epochs(context: &Context, name: &str, options: &Views, chain: &Chain, clips: u64) -> u32 {
+    if let Epochs::Count(epochs) = options.epochs {
+        return epochs;
+    }
+    let consumed = context.pipeline.stages.values().filter_map(|stage| match stage {
+        Stage::Train(train) if train.from == name => {
+            let segments = clips * u64::from(options.segments);
+            let batches = segments / segments_per_batch(train, chain).max(1);
+            u32::try_from((train.training.steps as u64).div_ceil(batches.max(1))).ok()
+        }
+        _ => None,
+    });
+    consumed.max().unwrap_or(1).max(1)
+}
+
+/// The columns that change with a view when the pipeline names none.
+fn usual_labels() -> IndexMap<String, LabelKind> {
+    [("key", LabelKind::Key), ("bpm", LabelKind::Bpm)].map(|(name, kind)| (name.to_owned(), kind)).into()
+}
+
+/// Segments of a training batch.
+pub fn segments_per_batch(options: &Train, chain: &Chain) -> u64 {
+    options.batch as u64 / chain.views_per_segment() as u64
+}
+
+/// The chain that the views of a table were drawn with.
+///
+/// # Errors
+/// When the table holds no views, or views of operators that have changed since.
+pub fn chain_of(table: &str, schema: &Schema) -> Result<Chain, RunError> {
+    chain_from_metadata(schema.metadata()).map_err(|e| RunError::Engine(format!("table `{table}`: {e}")))
+}
+
+/// The files of a views table by epoch.
+pub fn by_epoch(views: &Table) -> Vec<Vec<&TableFile>> {
+    let mut epochs: BTreeMap<String, Vec<&TableFile>> = BTreeMap::new();
+    for file in &views.files {
+        let name = file.name();
+        let epoch = name.split('.').next().unwrap_or_default().to_owned();
+        epochs.entry(epoch).or_default().push(file);
+    }
+    epochs.into_values().collect()
+}
