@@ -1,0 +1,8 @@
+//! End-to-end tests: through the `loev` command and the files it leaves.
+
+mod bad_audio; // files that cannot be used
+mod commands; // what the command line says, and its exit codes
+mod determinism; // threads, lanes and chunks change nothing
+mod manifest; // labels from a manifest, real files
+mod support;
+mod whole_graph; // synth to SQL
