@@ -8,6 +8,7 @@ use loev_sql::{Format, SqlError, Style};
 use tokio::runtime::Runtime;
 
 use super::{Failure, prompt, runtime};
+use crate::error::RunError;
 
 #[derive(Debug, clap::Args)]
 pub struct SqlArguments {
@@ -15,6 +16,9 @@ pub struct SqlArguments {
     run: PathBuf,
     /// The query; without one, a prompt.
     query: Option<String>,
+    /// Read the query from a file.
+    #[arg(short, long, conflicts_with = "query")]
+    file: Option<PathBuf>,
     /// How results are written: table, csv or json (one object a line).
     #[arg(long, default_value_t = Format::Table)]
     format: Format,
@@ -27,8 +31,12 @@ pub fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
     for absent in &run.absent {
         eprintln!("note: no table `{}`: {}", absent.table, absent.reason);
     }
-    match &arguments.query {
-        Some(query) => Ok(answer(&runtime, &run.context, query, arguments.format)?),
+    let query = match &arguments.file {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(RunError::io("cannot read", path))?),
+        None => arguments.query.clone(),
+    };
+    match query {
+        Some(query) => Ok(answer(&runtime, &run.context, &query, arguments.format)?),
         None => prompt::prompt(&runtime, &run.context, arguments.format),
     }
 }

@@ -198,7 +198,10 @@ impl RenderOp {
             };
             match rendered {
                 Ok(rendered) => values.extend_from_slice(&rendered),
-                Err(error) => {
+                Err(mut error) => {
+                    // The clip's other segments may be sound: say which one this is.
+                    let Draw { segment: number, epoch, .. } = draws[segment.start];
+                    error.message = format!("segment {number} of epoch {epoch}: {}", error.message);
                     self.stage.reject(ids.value(segment.start), uris.value(segment.start), &error);
                     kept[segment].fill(false);
                 }

@@ -1,6 +1,9 @@
 //! What could not be used, and why: the table `rejects`.
+//!
+//! A row stands for a clip, or for a part of one: where only some segments fail, such as silent ones, the
+//! message names the first and the others go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -55,11 +58,13 @@ impl Rejects {
         clips.len() as u64
     }
 
-    /// Counts by reason, over all stages.
+    /// Distinct clips by reason, over all stages.
     pub fn by_reason(&self) -> BTreeMap<RejectKind, u64> {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-        rows.keys().fold(BTreeMap::new(), |mut counts, (_, _, kind)| {
-            *counts.entry(*kind).or_default() += 1;
+        let distinct: BTreeSet<(RejectKind, &str)> =
+            rows.keys().map(|(_, clip, kind)| (*kind, clip.as_str())).collect();
+        distinct.into_iter().fold(BTreeMap::new(), |mut counts, (kind, _)| {
+            *counts.entry(kind).or_default() += 1;
             counts
         })
     }

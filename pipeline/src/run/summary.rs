@@ -1,5 +1,6 @@
 //! What is printed when a stage, or the run, is done.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -9,6 +10,11 @@ use super::dir::{Manifest, StageRecord};
 use super::rejects::Rejects;
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
+use crate::stages::embed::BASELINE;
+use crate::stages::probe::ALL;
+
+/// Metrics that the closing table has no room for; they are in the stage's table.
+const LEFT_OUT: &str = "'mirex_symmetric', 'balanced_accuracy'";
 
 /// One line about a finished stage.
 pub fn stage_line(name: &str, record: &StageRecord) -> String {
@@ -42,7 +48,7 @@ pub async fn closing(root: &Path, manifest: &Manifest, rejects: &Rejects) -> Res
     for stage in &probes {
         let query = format!(
             "select subspace, probe, task, metric, value, lo, hi, chance from \"{stage}\" \
-             where probe = (select min(probe) from \"{stage}\") order by task, metric"
+             where probe = (select min(probe) from \"{stage}\") and metric not in ({LEFT_OUT}) order by task, metric"
         );
         for batch in loev_sql::query(&session, &query).await? {
             out.push_str(&probe_table(stage, &batch)?);
@@ -51,7 +57,12 @@ pub async fn closing(root: &Path, manifest: &Manifest, rejects: &Rejects) -> Res
     let counts = rejects.by_reason();
     if !counts.is_empty() {
         let reasons: Vec<String> = counts.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
-        let _ = writeln!(out, "Rejected clips: {} ({}).\n", rejects.clips(None), reasons.join(", "));
+        let _ = writeln!(
+            out,
+            "Clips rejected, wholly or in part: {} ({}).\n",
+            rejects.clips(None),
+            reasons.join(", ")
+        );
     }
     if let Some(bytes) = manifest.peak_memory_bytes {
         let _ = writeln!(out, "Peak resident memory: {:.2} GiB.", bytes as f64 / f64::from(1 << 30));
@@ -78,12 +89,14 @@ fn probe_table(stage: &str, rows: &RecordBatch) -> Result<String, RunError> {
         (0..rows.num_rows()).map(|row| format!("{} {}", tasks.value(row), metrics.value(row))).collect();
     let mut columns: Vec<&String> = names.iter().collect();
     columns.dedup();
-    let mut order: Vec<&str> = Vec::new();
-    for subspace in subspaces.iter().flatten() {
-        if !order.contains(&subspace) {
-            order.push(subspace);
-        }
-    }
+    let rank = |subspace: &str| match subspace {
+        "invariant" => 0,
+        ALL => 2,
+        BASELINE => 3,
+        _ => 1,
+    };
+    let order: BTreeSet<(u8, &str)> = subspaces.iter().flatten().map(|name| (rank(name), name)).collect();
+    let order: Vec<&str> = order.into_iter().map(|(_, name)| name).collect();
     let cell = |subspace: &str, column: &String, show: &dyn Fn(usize) -> String| {
         let row =
             (0..rows.num_rows()).find(|row| subspaces.value(*row) == subspace && names[*row] == *column);

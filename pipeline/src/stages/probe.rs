@@ -21,7 +21,7 @@ use crate::spec::Stage;
 use crate::spec::stage::Probe;
 
 /// The name under which all subspaces are probed together.
-const ALL: &str = "all";
+pub const ALL: &str = "all";
 
 /// Clips with a split and labels, ordered by name.
 struct Clips {
