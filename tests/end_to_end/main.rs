@@ -1,5 +1,8 @@
 //! End-to-end tests: through the `loev` command and the files it leaves.
 
+// Helpers of tests are tests too: a failure in them should stop at once.
+#![allow(clippy::unwrap_used)]
+
 mod bad_audio; // files that cannot be used
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing

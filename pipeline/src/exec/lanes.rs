@@ -60,7 +60,7 @@ impl<T> Lanes<T> {
     ///
     /// # Errors
     /// What the lane failed with.
-    pub fn next(&mut self) -> Result<Option<T>, RunError> {
+    pub fn take_next(&mut self) -> Result<Option<T>, RunError> {
         let lane = self.next % self.receivers.len();
         self.next += 1;
         match self.receivers.get(lane).map(Receiver::recv) {
@@ -94,10 +94,10 @@ mod tests {
             if lane == 1 { Err(RunError::Interrupted) } else { Ok(()) }
         })
         .unwrap();
-        let items: Vec<usize> = (0..7).map(|_| lanes.next().unwrap().unwrap()).collect();
+        let items: Vec<usize> = (0..7).map(|_| lanes.take_next().unwrap().unwrap()).collect();
         assert_eq!(items, [0, 1, 2, 3, 4, 5, 6]);
-        assert!(matches!(lanes.next(), Err(RunError::Interrupted)));
-        assert!(lanes.next().unwrap().is_none());
+        assert!(matches!(lanes.take_next(), Err(RunError::Interrupted)));
+        assert!(lanes.take_next().unwrap().is_none());
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(lanes.next().unwrap(), Some(0));
+        assert_eq!(lanes.take_next().unwrap(), Some(0));
         drop(lanes);
     }
 }

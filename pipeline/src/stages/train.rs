@@ -123,7 +123,7 @@ impl Feed {
         key: Key,
     ) -> Result<Self, RunError> {
         let per_segment = chain.views_per_segment();
-        if options.batch % per_segment != 0 || options.batch < 2 * per_segment {
+        if !options.batch.is_multiple_of(per_segment) || options.batch < 2 * per_segment {
             return Err(stage.error(format!(
                 "batch is {}; it counts views, so it must be a multiple of the {per_segment} views of a segment \
                  and hold at least two segments",
@@ -247,7 +247,7 @@ fn train_on(
         train,
         device,
         &mut || {
-            Ok(lanes.next().unwrap_or_else(|error| {
+            Ok(lanes.take_next().unwrap_or_else(|error| {
                 feed_error = Some(error);
                 None
             }))
