@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fills a folder with about five hours of real, freely licensed game soundtracks from Debian packages:
+# Fills a folder with about six hours of real, freely licensed game soundtracks from Debian packages:
 # OGG Vorbis as shipped, and two of three tracks encoded anew as MP3 or FLAC, so that every decoder is used.
 # Needs Debian or Ubuntu (apt-get, dpkg-deb) and ffmpeg. Licences differ by track (GPL, CC-BY-SA, ...): use
 # them, do not redistribute them with your own work without a look at /usr/share/doc of each package.
