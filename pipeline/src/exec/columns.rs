@@ -42,7 +42,7 @@ fn missing(schema: &Schema, name: &str) -> RunError {
 /// A text column.
 ///
 /// # Errors
-/// See [`column`].
+/// See [`column()`].
 pub fn text(batch: &RecordBatch, name: &str) -> Result<StringArray, RunError> {
     Ok(column(batch, name, &DataType::Utf8)?.as_string::<i32>().clone())
 }
@@ -50,7 +50,7 @@ pub fn text(batch: &RecordBatch, name: &str) -> Result<StringArray, RunError> {
 /// A number column.
 ///
 /// # Errors
-/// See [`column`].
+/// See [`column()`].
 pub fn number(batch: &RecordBatch, name: &str) -> Result<Float64Array, RunError> {
     primitive(batch, name)
 }
@@ -58,7 +58,7 @@ pub fn number(batch: &RecordBatch, name: &str) -> Result<Float64Array, RunError>
 /// A column of a primitive type.
 ///
 /// # Errors
-/// See [`column`].
+/// See [`column()`].
 pub fn primitive<T: ArrowPrimitiveType>(
     batch: &RecordBatch,
     name: &str,
