@@ -19,7 +19,7 @@ use loev_ops::views::{Chain, Draw};
 use loev_ops::{AudioError, RejectKind};
 
 use super::PartitionOp;
-use super::columns::{CLIP_ID, SECONDS, SHARD, URI, number, required, text};
+use super::columns::{CLIP_ID, SECONDS, URI, number, required, text};
 use crate::error::RunError;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::LabelKind;
@@ -236,9 +236,4 @@ impl PartitionOp for DrawOp {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
-}
-
-/// The shard number column of a clip table's schema, when it has one.
-pub fn has_shard(schema: &Schema) -> bool {
-    schema.index_of(SHARD).is_ok()
 }

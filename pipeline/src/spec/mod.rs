@@ -256,25 +256,3 @@ fn kind_of<'n>(reader: &Reader<'_>, entry: &'n node::Entry, path: &str) -> Optio
     reader.note(place, message, label, Some(help));
     None
 }
-
-impl Pipeline {
-    /// An error at an option of a stage, for what only shows later (a query that does not plan, a
-    /// folder that does not exist). `option` may be a dotted path, or empty for the stage as a whole.
-    pub fn error_at(
-        &self,
-        stage: &str,
-        option: &str,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) -> SpecError {
-        let kind = self.stages.get(stage).map_or("", |stage| stage.kind().name());
-        let place = self.document.locate(["stages", stage, kind].into_iter().chain(option.split('.')));
-        SpecError::one(self.document.problem(place, message, "here", help))
-    }
-
-    /// Line and column (from 1) where a stage's name stands in its file, or in the `--set` that added it.
-    pub fn position(&self, stage: &str) -> Option<(usize, usize)> {
-        self.stages.get(stage)?;
-        self.document.problem(self.document.locate(["stages", stage]), "", "", None).position()
-    }
-}
