@@ -8,8 +8,9 @@
 //! E. Pampalk, A. Rauber and D. Merkl (ACM Multimedia 2002).
 
 use std::f64::consts::TAU;
+use std::sync::Arc;
 
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
 use super::tokens::Normaliser;
 
@@ -24,45 +25,24 @@ pub struct Rhythm {
     frames: usize,
     mels: usize,
     groups: usize,
-    /// Frames per second.
-    frame_rate: f64,
+    /// See [`grouping`]; worked out once, since every step needs it.
+    grouping: Arc<[f32]>,
+    /// See [`waves`]; likewise.
+    waves: Arc<[f32]>,
 }
 
 impl Rhythm {
     /// For views of `frames` frames of `mels` bands, `frame_rate` frames a second, with one token for
     /// each of `groups` groups of bands (at most `mels`).
     pub fn new(frames: usize, mels: usize, groups: usize, frame_rate: f64) -> Self {
-        Self { frames, mels, groups: groups.min(mels), frame_rate }
+        let groups = groups.min(mels);
+        let (grouping, waves) = (grouping(mels, groups).into(), waves(frames, frame_rate).into());
+        Self { frames, mels, groups, grouping, waves }
     }
 
     /// Tokens of a view.
     pub fn groups(&self) -> usize {
         self.groups
-    }
-
-    /// `[mels, groups]`: the mean over the bands of each group.
-    fn grouping(&self, device: &Device) -> Result<Tensor> {
-        let group = |band: usize| band * self.groups / self.mels;
-        let size = |g: usize| (0..self.mels).filter(|band| group(*band) == g).count() as f32;
-        let weights = (0..self.mels).flat_map(|band| {
-            (0..self.groups).map(move |g| if group(band) == g { 1.0 / size(g) } else { 0.0 })
-        });
-        Tensor::from_iter(weights.collect::<Vec<f32>>(), device)?.reshape((self.mels, self.groups))
-    }
-
-    /// `[frames - 1, 2 * RATES]`: cosines, then sines, under a Hann window.
-    fn waves(&self, device: &Device) -> Result<Tensor> {
-        let n = self.frames - 1;
-        let (low, high) = RANGE;
-        let hertz = |i: usize| low * (high / low).powf(i as f64 / (RATES - 1) as f64);
-        let mut waves = Vec::with_capacity(n * 2 * RATES);
-        for t in 0..n {
-            let window = 0.5 - 0.5 * (TAU * (t as f64 + 0.5) / n as f64).cos();
-            let angle = |i: usize| TAU * hertz(i) * t as f64 / self.frame_rate;
-            waves.extend((0..RATES).map(|i| (window * angle(i).cos()) as f32));
-            waves.extend((0..RATES).map(|i| (window * angle(i).sin()) as f32));
-        }
-        Tensor::from_vec(waves, (n, 2 * RATES), device)
     }
 
     /// The spectra of `features: [views, frames, mels]` (dB): `[views, groups, RATES]`, each of mean 0
@@ -73,14 +53,17 @@ impl Rhythm {
     pub fn spectra(&self, normaliser: &Normaliser, features: &Tensor) -> Result<Tensor> {
         let (views, frames, mels) = features.dims3()?;
         let (device, dtype) = (features.device(), features.dtype());
+        let table = |values: &[f32], shape: (usize, usize)| {
+            Tensor::from_slice(values, shape, device)?.to_dtype(dtype)
+        };
         let deviation = Tensor::from_slice(&normaliser.deviation, mels, device)?.to_dtype(dtype)?;
         let rise = (features.narrow(1, 1, frames - 1)? - features.narrow(1, 0, frames - 1)?)?;
         let onsets = rise.broadcast_div(&deviation)?.relu()?.reshape((views * (frames - 1), mels))?;
-        let onsets = onsets.matmul(&self.grouping(device)?.to_dtype(dtype)?)?;
+        let onsets = onsets.matmul(&table(&self.grouping, (self.mels, self.groups))?)?;
         let onsets = onsets.reshape((views, frames - 1, self.groups))?.transpose(1, 2)?.contiguous()?;
         let onsets = onsets.broadcast_sub(&onsets.mean_keepdim(D::Minus1)?)?;
         let onsets = onsets.reshape((views * self.groups, frames - 1))?;
-        let parts = onsets.matmul(&self.waves(device)?.to_dtype(dtype)?)?.sqr()?;
+        let parts = onsets.matmul(&table(&self.waves, (self.frames - 1, 2 * RATES))?)?.sqr()?;
         let power = (parts.narrow(1, 0, RATES)? + parts.narrow(1, RATES, RATES)?)?;
         // A floor far below any onset keeps silence finite.
         let level = (power + 1e-6)?.log()?;
@@ -90,8 +73,34 @@ impl Rhythm {
     }
 }
 
+/// `[mels, groups]`: the mean over the bands of each group.
+fn grouping(mels: usize, groups: usize) -> Vec<f32> {
+    let group = |band: usize| band * groups / mels;
+    let mut sizes = vec![0.0f32; groups];
+    (0..mels).for_each(|band| sizes[group(band)] += 1.0);
+    let weight = |band: usize, g: usize| if group(band) == g { 1.0 / sizes[g] } else { 0.0 };
+    (0..mels).flat_map(|band| (0..groups).map(move |g| (band, g))).map(|(band, g)| weight(band, g)).collect()
+}
+
+/// `[frames - 1, 2 * RATES]`: cosines, then sines, under a Hann window.
+fn waves(frames: usize, frame_rate: f64) -> Vec<f32> {
+    let n = frames - 1;
+    let (low, high) = RANGE;
+    let hertz = |i: usize| low * (high / low).powf(i as f64 / (RATES - 1) as f64);
+    let mut waves = Vec::with_capacity(n * 2 * RATES);
+    for t in 0..n {
+        let window = 0.5 - 0.5 * (TAU * (t as f64 + 0.5) / n as f64).cos();
+        let angle = |i: usize| TAU * hertz(i) * t as f64 / frame_rate;
+        waves.extend((0..RATES).map(|i| (window * angle(i).cos()) as f32));
+        waves.extend((0..RATES).map(|i| (window * angle(i).sin()) as f32));
+    }
+    waves
+}
+
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     const FRAMES: usize = 201;
