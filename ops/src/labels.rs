@@ -1,7 +1,8 @@
 //! What a draw does to the labels of a clip: key and tempo of a view follow from those of the clip.
 
+use crate::chain::Chain;
 use crate::operator::LabelEffect;
-use crate::views::{Chain, Draw};
+use crate::views::Draw;
 
 /// The change that a view makes to its clip's labels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,12 +16,12 @@ pub struct LabelChange {
 /// The total transposition and change of tempo over all operators that were applied.
 pub fn label_effect(chain: &Chain, draw: &Draw) -> LabelChange {
     let mut change = LabelChange { semitones: 0.0, rate: 1.0 };
-    for (spec, params) in chain.operators().zip(&draw.params) {
-        let Some(params) = params else { continue };
+    for (spec, params) in chain.processing(draw) {
         for effect in spec.def().labels {
             match *effect {
                 LabelEffect::Transpose(i) => change.semitones += params.get(i).copied().unwrap_or(0.0),
-                LabelEffect::ScaleTempo(i) => change.rate *= params.get(i).copied().unwrap_or(1.0),
+                LabelEffect::Tempo(i) => change.rate *= params.get(i).copied().unwrap_or(1.0),
+                _ => {}
             }
         }
     }
@@ -30,17 +31,19 @@ pub fn label_effect(chain: &Chain, draw: &Draw) -> LabelChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::{Channels, Entry, Sampling};
     use crate::operator::OperatorSpec;
     use crate::rng::Key;
-    use crate::views::Sampling;
 
     #[test]
     fn shifts_add_and_rates_multiply() {
         let ops = |names: &[&str]| names.iter().map(|n| OperatorSpec::new(n).unwrap()).collect::<Vec<_>>();
+        let base = ops(&["gain", "time_stretch", "pitch_shift"]).into_iter().map(Entry::from).collect();
         let chain = Chain {
             sample_rate: 16_000,
             seconds: 3.0,
-            base: ops(&["gain", "time_stretch", "pitch_shift"]),
+            channels: Channels::Mono,
+            base,
             variant: ops(&["pitch_shift", "time_stretch"]),
             sampling: Sampling::Factorial,
         };

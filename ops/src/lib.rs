@@ -10,6 +10,7 @@
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
 pub mod audio;
+pub mod chain;
 pub mod dist;
 pub mod draw_table;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod labels;
 pub mod mir;
 pub mod operator;
 pub mod operators;
+mod partners;
 pub mod render;
 pub mod resample;
 pub mod rng;

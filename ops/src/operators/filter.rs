@@ -8,7 +8,9 @@ use std::f64::consts::{FRAC_1_SQRT_2, LN_2, TAU};
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{Kernel, OperatorDef, ParamDef, ParamKind, Scratch, finite_f32};
+use crate::operator::{
+    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch, finite_f32,
+};
 use crate::rng::Rng;
 
 const LOW: usize = 0;
@@ -66,9 +68,15 @@ pub(super) static DEF: OperatorDef = OperatorDef {
         },
     ],
     default_p: 0.5,
-    labels: &[],
-    factor: None,
+    labels: &[LabelEffect::LoseLoudness],
+    factor: FactorDef::OnOff,
     kernel: Kernel::Samples(run),
+    peers: &[
+        (Peer::Audiomentations, "LowPassFilter, HighPassFilter, BandPassFilter, BandStopFilter"),
+        (Peer::TorchAudiomentations, "LowPassFilter, HighPassFilter, BandPassFilter, BandStopFilter"),
+        (Peer::Pedalboard, "LowpassFilter, HighpassFilter"),
+        (Peer::Torchaudio, "functional.lowpass_biquad, highpass_biquad, bandpass_biquad, bandreject_biquad"),
+    ],
 };
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {

@@ -2,7 +2,9 @@
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{FactorDef, Kernel, OperatorDef, ParamDef, ParamKind, Scratch, finite_f32};
+use crate::operator::{
+    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch, finite_f32,
+};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
@@ -23,9 +25,15 @@ pub(super) static DEF: OperatorDef = OperatorDef {
         },
     }],
     default_p: 0.5,
-    labels: &[],
-    factor: Some(FactorDef { param: 0, apart: 3.0, tolerance: 0.1, scale: Scale::Linear }),
+    labels: &[LabelEffect::AddLoudness(0)],
+    factor: FactorDef::Level { param: 0, apart: 3.0, tolerance: 0.1, scale: Scale::Linear },
     kernel: Kernel::Samples(run),
+    peers: &[
+        (Peer::Audiomentations, "Gain"),
+        (Peer::TorchAudiomentations, "Gain"),
+        (Peer::Pedalboard, "Gain"),
+        (Peer::Torchaudio, "functional.gain"),
+    ],
 };
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {

@@ -10,12 +10,19 @@ mod time_stretch;
 
 use crate::operator::OperatorDef;
 
-static ALL: [&OperatorDef; 6] =
-    [&gain::DEF, &polarity::DEF, &colored_noise::DEF, &filter::DEF, &pitch_shift::DEF, &time_stretch::DEF];
+#[rustfmt::skip]
+static ALL: &[&OperatorDef] = &[
+    &gain::DEF,
+    &polarity::DEF,
+    &colored_noise::DEF,
+    &filter::DEF,
+    &pitch_shift::DEF,
+    &time_stretch::DEF,
+];
 
 /// Every operator, in the order in which `loev ops` lists them.
 pub fn all() -> &'static [&'static OperatorDef] {
-    &ALL
+    ALL
 }
 
 /// The operator of a name.
