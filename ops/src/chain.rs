@@ -177,17 +177,7 @@ const MAX_DEPTH: usize = 4;
 impl Chain {
     /// The leaves in the order in which they are written: the variant chain, then the base chain.
     pub fn operators(&self) -> Vec<&OperatorSpec> {
-        fn add<'a>(entries: &'a [Entry], operators: &mut Vec<&'a OperatorSpec>) {
-            for entry in entries {
-                match entry {
-                    Entry::Operator(spec) => operators.push(spec),
-                    Entry::Group(group) => add(&group.of, operators),
-                }
-            }
-        }
-        let mut operators = self.variant.iter().collect();
-        add(&self.base, &mut operators);
-        operators
+        self.variant.iter().chain(self.base.iter().flat_map(Entry::operators)).collect()
     }
 
     pub(crate) fn leaves(&self) -> Vec<Leaf> {
@@ -474,6 +464,14 @@ impl Choice {
 }
 
 impl Entry {
+    /// The operators in it, from top to bottom.
+    pub fn operators(&self) -> Vec<&OperatorSpec> {
+        match self {
+            Entry::Operator(spec) => vec![spec],
+            Entry::Group(group) => group.of.iter().flat_map(Entry::operators).collect(),
+        }
+    }
+
     fn validate(&self, depth: usize) -> Result<(), String> {
         let Entry::Group(group) = self else { return Ok(()) };
         let name = group.kind.name();

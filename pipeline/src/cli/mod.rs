@@ -12,6 +12,7 @@ use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
+mod listen;
 mod ops;
 mod pipeline;
 mod prompt;
@@ -44,6 +45,8 @@ enum Command {
     Sql(sql::SqlArguments),
     /// Render one view of a run again, from its row, into a WAV file.
     Replay(replay::ReplayArguments),
+    /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
+    Listen(listen::ListenArguments),
     /// List the augmentation operators, or explain one.
     Ops {
         /// The operator to explain.
@@ -101,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Schema { reference } => pipeline::schema(reference),
         Command::Sql(arguments) => sql::sql(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Listen(arguments) => listen::listen(&arguments, interrupt),
         Command::Ops { name } => ops::ops(name.as_deref()),
     };
     match done {

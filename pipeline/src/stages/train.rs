@@ -16,7 +16,7 @@ use loev_models::train::{StepMetrics, TrainBatch, TrainConfig};
 use loev_models::{Device, Method, Model, ModelConfig, ModelError};
 use loev_ops::draw_table::chain_metadata;
 use loev_ops::rng::Key;
-use loev_ops::views::Chain;
+use loev_ops::chain::Chain;
 use tokio::runtime::Handle;
 
 use super::curve::{self, Curve};
