@@ -576,8 +576,8 @@ mod tests {
             (r#"{"normal": [30, 1]}"#, "`db` of `gain` has its mean 30 outside of -60..24"),
             (r#"{"normal": {"mean": 0}}"#, "`db` of `gain`: `normal` needs `std`"),
             (
-                r#"{"normal": {"mean": 0, "sdt": 1}}"#,
-                "unknown parameter `sdt` of `normal`; did you mean `std`?",
+                r#"{"normal": {"mean": 0, "stdev": 1}}"#,
+                "unknown parameter `stdev` of `normal`; did you mean `std`?",
             ),
             (r#"{"normal": {"mean": 0, "std": 1, "low": -99}}"#, "must lie within -60..24 dB, got -99"),
             (r#"{"normal": {"mean": 0, "std": 1, "low": 1, "high": -1}}"#, "write low: -1, high: 1"),
