@@ -239,9 +239,11 @@ impl Jams {
 
     /// The text of a JAMS file with these labels, one annotation per label that is there. It conforms to the
     /// schemas of its name spaces: chords are written in Harte's syntax, what is no chord in it as `X`; events
-    /// before 0 and spans without length are left out.
+    /// before 0 and spans without length are left out. The schema asks for a duration; where it is not known, the
+    /// end of the last label stands in.
     pub fn to_json(&self) -> String {
-        let whole = self.duration.unwrap_or(0.0);
+        let known = self.duration.filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+        let whole = known.unwrap_or_else(|| self.last_s());
         let over_all = |value: Value, confidence: Value| json!({"time": 0.0, "duration": whole, "value": value, "confidence": confidence});
         let events = |times: &[f64]| -> Vec<Value> {
             let shown = times.iter().filter(|t| t.is_finite() && **t >= 0.0);
@@ -289,32 +291,34 @@ impl Jams {
         let annotations: Vec<Value> = data
             .into_iter()
             .filter_map(|(namespace, data)| {
-                let mut annotation = json!({
+                Some(json!({
                     "namespace": namespace,
                     "annotation_metadata": {
                         "annotation_tools": concat!("loev ", env!("CARGO_PKG_VERSION"))
                     },
                     "data": data?,
                     "sandbox": {},
-                    "time": 0.0
-                });
-                if let Some(duration) = self.duration {
-                    annotation["duration"] = duration.into();
-                }
-                Some(annotation)
+                    "time": 0.0,
+                    "duration": whole
+                }))
             })
             .collect();
-        let mut metadata = json!({"jams_version": SCHEMA_VERSION, "identifiers": self.identifiers});
+        let mut metadata =
+            json!({"duration": whole, "jams_version": SCHEMA_VERSION, "identifiers": self.identifiers});
         for (name, text) in [("title", &self.title), ("artist", &self.artist)] {
             if let Some(text) = text {
                 metadata[name] = text.as_str().into();
             }
         }
-        if let Some(duration) = self.duration {
-            metadata["duration"] = duration.into();
-        }
         let file = json!({"file_metadata": metadata, "annotations": annotations, "sandbox": {}});
         format!("{file:#}\n")
+    }
+
+    /// The end of the last label, in seconds.
+    fn last_s(&self) -> f64 {
+        let events = [&self.beats, &self.onsets].into_iter().flatten().flatten().copied();
+        let spans = [&self.chords, &self.sections].into_iter().flatten().flatten().map(|span| span.end);
+        events.chain(spans).filter(|t| t.is_finite()).fold(0.0, f64::max)
     }
 
     /// Writes a file; see [`Jams::to_json`].
@@ -536,7 +540,8 @@ mod tests {
     fn what_is_written_reads_back() {
         let jams = full();
         assert_eq!(Jams::parse(jams.to_json().as_bytes(), "a").unwrap(), jams);
-        let empty = Jams::default();
+        let empty = Jams { duration: Some(0.0), ..Jams::default() };
+        assert_eq!(Jams::parse(Jams::default().to_json().as_bytes(), "a").unwrap(), empty);
         assert_eq!(Jams::parse(empty.to_json().as_bytes(), "a").unwrap(), empty);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jams");
@@ -555,7 +560,7 @@ mod tests {
             ..Jams::default()
         };
         let back = Jams::parse(odd.to_json().as_bytes(), "a").unwrap();
-        assert_eq!((back.bpm, back.beats), (None, Some(vec![2.0])));
+        assert_eq!((back.bpm, back.beats, back.duration), (None, Some(vec![2.0]), Some(3.0)));
         assert_eq!(back.chords, Some(vec![span(0.0, 1.0, "A:min/b3"), span(1.0, 2.0, "X")]));
     }
 

@@ -268,10 +268,13 @@ fn is_harte_quality(text: &str) -> bool {
 }
 
 /// A chord label in Harte's syntax, as the `chord` name space of JAMS has it: as it is where it already conforms,
-/// and else read as on lead sheets: `F#m7` is `F#:min7`, `Am/C` is `A:min/b3`. `None` for what is neither.
+/// and else read as on lead sheets: `F#m7` is `F#:min7`, `Am/C` is `A:min/b3`, `N.C.` is `N`. `None` for what is
+/// neither.
 pub fn harte_chord(label: &str) -> Option<String> {
-    if matches!(label, "N" | "X") {
-        return Some(label.to_owned());
+    match label {
+        "N" | "X" => return Some(label.to_owned()),
+        "NC" | "N.C." => return Some("N".to_owned()),
+        _ => {}
     }
     let ChordSymbol { root, quality, bass } = ChordSymbol::parse(label)?;
     let (_, rest) = note(label)?;
@@ -476,6 +479,7 @@ mod tests {
             ("N", Some("N")),
             ("C:(3,5,b7)", Some("C:(3,5,b7)")),
             ("C:maj(*5,#11)/13", Some("C:maj(*5,#11)/13")),
+            ("N.C.", Some("N")),
             ("Am", Some("A:min")),
             ("F#m7", Some("F#:min7")),
             ("Bb/D", Some("Bb/3")),
