@@ -15,6 +15,7 @@ pub mod dist;
 pub mod draw_table;
 pub mod error;
 pub mod features;
+pub mod jams;
 pub mod labels;
 pub mod mir;
 pub mod operator;
