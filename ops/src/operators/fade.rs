@@ -14,13 +14,7 @@ const EXPONENTIAL: usize = 1;
 const EXPONENTIAL_FROM_DB: f64 = -60.0;
 
 const fn seconds() -> ParamKind {
-    ParamKind::Number {
-        min: 0.0,
-        max: 30.0,
-        identity: Some(0.0),
-        default: (0.0, 1.0),
-        scale: Scale::Linear,
-    }
+    ParamKind::Number { min: 0.0, max: 30.0, identity: Some(0.0), default: (0.0, 1.0), scale: Scale::Linear }
 }
 
 pub(super) static DEF: OperatorDef = OperatorDef {

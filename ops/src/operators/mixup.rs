@@ -39,7 +39,7 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 
 fn run(audio: &mut Audio, other: &Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[weight] = params else { return };
-    let (here, there) = (energy(audio), energy(other));
+    let (here, there) = (energy(&audio.channels), energy(&other.channels));
     if weight <= 0.0 || here <= 0.0 || there <= 0.0 {
         return;
     }
@@ -69,10 +69,10 @@ mod tests {
         for weight in [0.1, 0.25, 0.5] {
             let mut audio = this.clone();
             run(&mut audio, &other, &[weight], &mut Key::root(0).rng(), &mut Scratch::default());
-            assert!((energy(&audio) / energy(&this) - 1.0).abs() < 1e-5);
+            assert!((energy(&audio.channels) / energy(&this.channels) - 1.0).abs() < 1e-5);
             let part = |of: &Audio| {
                 let pairs = audio.channels[0].iter().zip(&of.channels[0]);
-                pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / energy(of).sqrt()
+                pairs.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / energy(&of.channels).sqrt()
             };
             assert!((part(&other) / part(&this) - weight / (1.0 - weight)).abs() < 1e-5);
         }
