@@ -10,6 +10,7 @@
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
 pub mod audio;
+mod biquad;
 pub mod chain;
 pub mod dist;
 pub mod draw_table;

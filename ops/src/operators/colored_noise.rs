@@ -126,7 +126,7 @@ fn triangular(word: u32) -> f32 {
 }
 
 /// The least even number of the form 2^a 3^b 5^c that is at least `n`: its transform is fast.
-fn smooth_length(n: usize) -> usize {
+pub(super) fn smooth_length(n: usize) -> usize {
     let mut best = n.max(4).next_power_of_two();
     let mut fives = 2;
     while fives < best {
