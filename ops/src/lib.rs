@@ -16,6 +16,7 @@ pub mod draw_table;
 pub mod error;
 pub mod features;
 pub mod labels;
+pub mod loudness;
 pub mod mir;
 pub mod operator;
 pub mod operators;

@@ -3,6 +3,7 @@
 mod colored_noise;
 mod filter;
 mod gain;
+mod loudness;
 mod pitch_shift;
 mod polarity;
 pub(crate) mod spec;
@@ -16,6 +17,7 @@ static ALL: &[&OperatorDef] = &[
     &polarity::DEF,
     &colored_noise::DEF,
     &filter::DEF,
+    &loudness::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
 ];
