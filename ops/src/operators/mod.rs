@@ -1,8 +1,10 @@
 //! The operators. One file each, and one line here.
 
 mod colored_noise;
+mod compressor;
 mod filter;
 mod gain;
+mod limiter;
 mod loudness;
 mod pitch_shift;
 mod polarity;
@@ -17,6 +19,8 @@ static ALL: &[&OperatorDef] = &[
     &polarity::DEF,
     &colored_noise::DEF,
     &filter::DEF,
+    &compressor::DEF,
+    &limiter::DEF,
     &loudness::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
