@@ -1,11 +1,15 @@
 //! The operators. One file each, and one line here.
 
+mod chorus;
 mod colored_noise;
 mod compressor;
 mod filter;
+mod flanger;
 mod gain;
 mod limiter;
 mod loudness;
+mod modulation;
+mod phaser;
 mod pitch_shift;
 mod polarity;
 pub(crate) mod spec;
@@ -22,6 +26,9 @@ static ALL: &[&OperatorDef] = &[
     &compressor::DEF,
     &limiter::DEF,
     &loudness::DEF,
+    &chorus::DEF,
+    &flanger::DEF,
+    &phaser::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
 ];
