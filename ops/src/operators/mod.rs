@@ -9,10 +9,12 @@ mod gain;
 mod limiter;
 mod loudness;
 mod modulation;
+mod pan;
 mod phaser;
 mod pitch_shift;
 mod polarity;
 pub(crate) mod spec;
+mod stereo_width;
 mod time_stretch;
 
 use crate::operator::OperatorDef;
@@ -29,6 +31,8 @@ static ALL: &[&OperatorDef] = &[
     &chorus::DEF,
     &flanger::DEF,
     &phaser::DEF,
+    &pan::DEF,
+    &stereo_width::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
 ];
