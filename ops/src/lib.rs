@@ -18,6 +18,7 @@ pub mod error;
 pub mod features;
 pub mod jams;
 pub mod labels;
+pub mod loudness;
 pub mod mir;
 pub mod operator;
 pub mod operators;

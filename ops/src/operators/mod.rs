@@ -8,9 +8,18 @@ mod dc_offset;
 mod distortion;
 mod equalizer;
 mod fade;
+mod chorus;
+mod colored_noise;
+mod compressor;
 mod filter;
+mod flanger;
 mod gain;
 mod mixup;
+mod limiter;
+mod loudness;
+mod modulation;
+mod pan;
+mod phaser;
 mod pitch_shift;
 mod polarity;
 mod random_crop;
@@ -19,6 +28,7 @@ mod sample_rate_reduction;
 pub(crate) mod spec;
 mod tape_speed;
 mod time_mask;
+mod stereo_width;
 mod time_stretch;
 
 use crate::operator::OperatorDef;
@@ -29,6 +39,14 @@ static ALL: &[&OperatorDef] = &[
     &polarity::DEF,
     &colored_noise::DEF,
     &filter::DEF,
+    &compressor::DEF,
+    &limiter::DEF,
+    &loudness::DEF,
+    &chorus::DEF,
+    &flanger::DEF,
+    &phaser::DEF,
+    &pan::DEF,
+    &stereo_width::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
     &equalizer::DEF,
