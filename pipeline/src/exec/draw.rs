@@ -11,10 +11,10 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use indexmap::IndexMap;
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::{chain_metadata, draw_fields, draws_to_arrays};
 use loev_ops::labels::{LabelChange, LabelKind, label_effect, view_label, view_type};
 use loev_ops::rng::Key;
-use loev_ops::chain::Chain;
 use loev_ops::views::{Draw, Pools};
 use loev_ops::{AudioError, RejectKind};
 

@@ -20,11 +20,11 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
+use loev_ops::chain::{Chain, Channels};
 use loev_ops::draw_table::draws_from_batch;
 use loev_ops::features::{FrontEnd, LogMel};
 use loev_ops::render::Renderer;
 use loev_ops::source::Source;
-use loev_ops::chain::{Chain, Channels};
 use loev_ops::views::Draw;
 use loev_ops::{Audio, AudioError, RejectKind};
 
@@ -80,7 +80,13 @@ impl ViewRenderer {
             Output::Audio => None,
             Output::Features(front_end) => Some(LogMel::new(front_end)),
         };
-        Ok(Self { chain: chain.clone(), renderer: Renderer::new(chain)?, log_mel, output: output.clone(), view: Audio::mono(0, Vec::new()) })
+        Ok(Self {
+            chain: chain.clone(),
+            renderer: Renderer::new(chain)?,
+            log_mel,
+            output: output.clone(),
+            view: Audio::mono(0, Vec::new()),
+        })
     }
 
     /// The source audio that the views of a segment at `centre_s` are made from, with the channels of the chain.

@@ -42,7 +42,8 @@ pub fn write(folder: &Path, views: &[StoredView], interrupt: &Interrupt) -> Resu
         match pair(view) {
             Ok((before, after)) => {
                 let _ = write!(body, "<p class=chain>{}</p>", escaped(&applied(&view.chain, &view.draw)));
-                let _ = write!(body, "<p><a href={name}.json>all parameters and labels</a></p><div class=pair>");
+                let _ =
+                    write!(body, "<p><a href={name}.json>all parameters and labels</a></p><div class=pair>");
                 for (what, audio) in [("before", &before), ("after", &after)] {
                     sound(folder, &format!("{name}-{what}"), what, audio, &mut body)?;
                 }

@@ -65,8 +65,13 @@ pub fn spectrogram(path: &Path, samples: &[f32], rate: u32) -> Result<(), RunErr
 
 /// From black through violet and orange to a pale yellow, rising in lightness all the way.
 fn shade(level: u8) -> [u8; 3] {
-    const STOPS: [[f32; 3]; 5] =
-        [[0.0, 0.0, 4.0], [81.0, 18.0, 124.0], [183.0, 55.0, 121.0], [252.0, 137.0, 97.0], [252.0, 253.0, 191.0]];
+    const STOPS: [[f32; 3]; 5] = [
+        [0.0, 0.0, 4.0],
+        [81.0, 18.0, 124.0],
+        [183.0, 55.0, 121.0],
+        [252.0, 137.0, 97.0],
+        [252.0, 253.0, 191.0],
+    ];
     let at = f32::from(level) / 255.0 * 4.0;
     let stop = (at as usize).min(3);
     let part = at - stop as f32;
@@ -83,10 +88,12 @@ mod tests {
         let path = dir.path().join("tone.png");
         let rate = 16_000;
         let hz = 1_000.0;
-        let tone: Vec<f32> =
-            (0..3 * rate).map(|i| (std::f32::consts::TAU * hz * i as f32 / rate as f32).sin() * 0.5).collect();
+        let tone: Vec<f32> = (0..3 * rate)
+            .map(|i| (std::f32::consts::TAU * hz * i as f32 / rate as f32).sin() * 0.5)
+            .collect();
         spectrogram(&path, &tone, rate).unwrap();
-        let mut reader = png::Decoder::new(std::io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
+        let mut reader =
+            png::Decoder::new(std::io::BufReader::new(File::open(&path).unwrap())).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut pixels).unwrap();
         assert_eq!((info.height, info.color_type), (96, png::ColorType::Indexed));

@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::draws_from_batch;
 use loev_ops::views::Draw;
-use loev_sql::SqlError;
 
 use super::dir::RunDir;
 use crate::error::RunError;
@@ -48,8 +47,8 @@ pub async fn find(run: &Path, view_id: &str) -> Result<StoredView, RunError> {
     for stage in stages(run)? {
         let id = view_id.replace('\'', "''");
         let found = select(run, &stage, &format!("* from \"{stage}\" where {VIEW_ID} = '{id}'")).await?;
-        if found.num_rows() > 0 {
-            return StoredView::new(&chain(run, &stage)?, found.slice(0, 1));
+        if let Some(row) = found.filter(|rows| rows.num_rows() > 0) {
+            return StoredView::new(&chain(run, &stage)?, row.slice(0, 1));
         }
     }
     let message = format!("there is no view `{view_id}`; the column {VIEW_ID} of a views table names them");
@@ -76,6 +75,7 @@ pub async fn sample(run: &Path, stage: Option<&str>, count: usize) -> Result<Vec
     let chain = chain(run, stage)?;
     let order = "clip_id, segment, epoch, view";
     let ids = select(run, stage, &format!("{VIEW_ID} from \"{stage}\" order by {order}")).await?;
+    let Some(ids) = ids else { return Ok(Vec::new()) };
     let ids = text(&ids, VIEW_ID)?;
     let (total, views) = (ids.len(), chain.views_per_segment());
     let mut chosen = Vec::new();
@@ -89,7 +89,7 @@ pub async fn sample(run: &Path, stage: Option<&str>, count: usize) -> Result<Vec
         return Ok(Vec::new());
     }
     let query = format!("* from \"{stage}\" where {VIEW_ID} in ({}) order by {order}", chosen.join(", "));
-    let rows = select(run, stage, &query).await?;
+    let Some(rows) = select(run, stage, &query).await? else { return Ok(Vec::new()) };
     (0..rows.num_rows()).map(|row| StoredView::new(&chain, rows.slice(row, 1))).collect()
 }
 
@@ -103,16 +103,13 @@ fn chain(run: &Path, stage: &str) -> Result<Chain, RunError> {
     chain_of(stage, &Table::open(&RunDir::open(run).table(stage))?.schema)
 }
 
-/// The answer to `select ...` over the table of one stage.
-async fn select(run: &Path, stage: &str, query: &str) -> Result<RecordBatch, RunError> {
+/// The rows that `select ...` over the table of one stage gives, if any.
+async fn select(run: &Path, stage: &str, query: &str) -> Result<Option<RecordBatch>, RunError> {
     let session = loev_sql::new_session(1, None)?;
     loev_sql::register_table(&session, stage, &RunDir::open(run).table(stage)).await?;
     let batches = loev_sql::query(&session, &format!("select {query}")).await?;
-    match batches.first() {
-        Some(first) => Ok(concat_batches(first.schema_ref(), &batches)?),
-        None => {
-            let plan = session.sql(&format!("select {query}")).await.map_err(SqlError::from)?;
-            Ok(RecordBatch::new_empty(plan.schema().inner().clone()))
-        }
-    }
+    Ok(match batches.first() {
+        Some(first) => Some(concat_batches(first.schema_ref(), &batches)?),
+        None => None,
+    })
 }

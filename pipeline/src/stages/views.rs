@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use indexmap::IndexMap;
-use loev_ops::draw_table::chain_from_metadata;
 use loev_ops::chain::Chain;
+use loev_ops::draw_table::chain_from_metadata;
 use loev_ops::views::{Pool, PoolClip, Pools};
 
 use super::{Outcome, side_table};
