@@ -780,3 +780,132 @@ impl JsonSchema for Entry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::{Pool, PoolClip, Pools};
+    use std::collections::{BTreeSet, HashMap};
+
+    fn chain(base: &str) -> Chain {
+        read(base).unwrap()
+    }
+
+    fn read(base: &str) -> Result<Chain, String> {
+        let base = serde_json::from_str(base).map_err(|e| e.to_string())?;
+        let (channels, sampling) = (Channels::Mono, Sampling::Factorial);
+        Ok(Chain { sample_rate: 16_000, seconds: 1.0, channels, base, variant: Vec::new(), sampling })
+    }
+
+    fn draws(chain: &Chain, segments: u32) -> Vec<Draw> {
+        let draw = |s| chain.draw_segment(Key::root(7), "clip", 60.0, s, 0, &Pools::new()).unwrap();
+        (0..segments).flat_map(draw).collect()
+    }
+
+    #[test]
+    fn groups_read_and_write_back() {
+        let text = r#"[{"gain": {"db": 3}}, {"one_of": ["reverse", {"polarity": {"p": 0.5}}]},
+            {"some_of": {"n": [1, 2], "p": 0.5, "of": ["gain", "polarity", {"shuffle": ["fade", "filter"]}]}},
+            {"one_of": {"weights": [1, 3], "of": ["gain", "reverse"]}}]"#;
+        let chain = chain(text);
+        chain.validate().unwrap();
+        let names: Vec<_> = chain.operators().iter().map(|spec| spec.name()).collect();
+        let want = ["gain", "reverse", "polarity", "gain", "polarity", "fade", "filter", "gain", "reverse"];
+        assert_eq!(names, want);
+        // Chosen entries are certain unless they say otherwise; a shuffle leaves probabilities alone.
+        let p: Vec<f64> = chain.operators().iter().map(|spec| spec.p()).collect();
+        assert_eq!(p, [0.5, 1.0, 0.5, 1.0, 1.0, 0.5, 0.5, 1.0, 1.0]);
+        let again: Chain = serde_json::from_str(&serde_json::to_string(&chain).unwrap()).unwrap();
+        assert_eq!(again, chain);
+    }
+
+    #[test]
+    fn one_of_picks_one_by_weight_and_some_of_picks_its_number() {
+        let one = chain(r#"[{"one_of": {"weights": [1, 3], "p": 0.8, "of": ["gain", "reverse"]}}]"#);
+        let draws_of_one = draws(&one, 2_000);
+        let count = |i: usize| draws_of_one.iter().filter(|d| d.params[i].is_some()).count() as f64 / 4_000.0;
+        assert!((count(0) - 0.2).abs() < 0.02 && (count(1) - 0.6).abs() < 0.025, "{} {}", count(0), count(1));
+        assert!(draws_of_one.iter().all(|d| d.params.iter().flatten().count() <= 1));
+
+        let some = chain(r#"[{"some_of": {"n": [1, 2], "of": ["gain", "reverse", "polarity"]}}]"#);
+        let mut sizes: HashMap<usize, usize> = HashMap::new();
+        let mut sets = BTreeSet::new();
+        for draw in draws(&some, 1_000) {
+            let set: Vec<bool> = draw.params.iter().map(Option::is_some).collect();
+            *sizes.entry(set.iter().filter(|on| **on).count()).or_default() += 1;
+            sets.insert(set);
+        }
+        assert_eq!(sets.len(), 6, "every subset of one or two");
+        assert!(sizes.len() == 2 && sizes[&1].abs_diff(1_000) < 100, "{sizes:?}");
+    }
+
+    #[test]
+    fn shuffles_reach_every_order_and_stay_within_their_leaves() {
+        let chain = chain(r#"["gain", {"shuffle": ["reverse", "polarity", "fade"]}, "filter"]"#);
+        let orders: BTreeSet<Vec<usize>> = draws(&chain, 200).into_iter().map(|d| d.order).collect();
+        assert_eq!(orders.len(), 6);
+        assert!(orders.iter().all(|o| o[0] == 0 && o[4] == 4));
+        let mut draw = draws(&chain, 1).remove(0);
+        draw.order.swap(0, 1);
+        assert!(check_draw(&chain.leaves(), &draw).unwrap_err().message.contains("order"));
+        draw.order = vec![0, 1, 1, 2, 4];
+        assert!(check_draw(&chain.leaves(), &draw).is_err());
+    }
+
+    #[test]
+    fn complaints_say_what_to_write() {
+        for (base, want) in [
+            (r#"["one_of"]"#, "`one_of` needs a list: write {one_of: [...]}"),
+            (r#"[{"one_of": []}]"#, "`one_of` has an empty list"),
+            (r#"[{"one_of": {"n": 1, "of": ["gain"]}}]"#, "`one_of` has no `n`"),
+            (r#"[{"shuffle": {"weights": [1], "of": ["gain"]}}]"#, "`shuffle` has no `weights`"),
+            (r#"[{"some_of": {"n": 3, "of": ["gain"]}}]"#, "must lie within 0..1 in rising order, got 3..3"),
+            (r#"[{"one_of": {"weights": [1], "of": ["gain", "fade"]}}]"#, "takes 2 numbers"),
+            (r#"[{"one_of": {"p": 2, "of": ["gain"]}}]"#, "`p` of `one_of` must lie within 0..1, got 2"),
+            (r#"[{"one_of": ["gian"]}]"#, "did you mean `gain`?"),
+            (r#"[{"onn_of": ["gain"]}]"#, "did you mean `one_of`?"),
+            (r#"[{"one_of": {"off": []}}]"#, "did you mean `of`?"),
+            (r#"[{"one_of": ["gain"], "p": 1}]"#, "`p` stands beside `one_of`, not in it"),
+            (
+                r#"[{"shuffle": ["pitch_shift", "random_crop"]}]"#,
+                "at most one operator that changes time or pitch",
+            ),
+            (r#"["background"]"#, "`background` needs a second recording: write {background: {from: STAGE}}"),
+            (r#"[{"gain": {"from": "x"}}]"#, "unknown parameter `from` of `gain`"),
+            (r#"[{"one_of": [{"one_of": [{"one_of": [{"one_of": [{"one_of": ["gain"]}]}]}]}]}]"#, "4 deep"),
+        ] {
+            let got = read(base).and_then(|chain| chain.validate()).unwrap_err();
+            assert!(got.contains(want), "{base}: {got}");
+        }
+    }
+
+    #[test]
+    fn second_recordings_are_drawn_from_the_other_clips() {
+        let chain = chain(r#"[{"mixup": {"from": "clips", "p": 1}}]"#);
+        assert_eq!(chain.partner_stages(), ["clips"]);
+        let clip =
+            |i: u32, seconds| PoolClip { clip_id: format!("clip-{i}"), uri: format!("synth:{i}"), seconds };
+        let pool = Pool::new((0..5).rev().map(|i| clip(i, if i == 4 { 0.5 } else { 10.0 })).collect());
+        let pools = Pools::from([("clips".to_owned(), pool)]);
+        let mut seen = BTreeSet::new();
+        for segment in 0..200 {
+            for draw in chain.draw_segment(Key::root(1), "clip-2", 9.0, segment, 0, &pools).unwrap() {
+                let partner = draw.partners[0].clone().unwrap();
+                let room = if partner.clip_id == "clip-4" { 0.5 } else { 9.0 };
+                assert!((0.0..room).contains(&partner.start_s), "{partner:?}");
+                seen.insert(partner.clip_id);
+            }
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["clip-0", "clip-1", "clip-3", "clip-4"]);
+        let alone = Pools::from([("clips".to_owned(), Pool::new(vec![clip(2, 9.0)]))]);
+        let error = chain.draw_segment(Key::root(1), "clip-2", 9.0, 0, 0, &alone).unwrap_err();
+        assert_eq!(error.kind, RejectKind::Missing);
+    }
+
+    #[test]
+    fn shifts_are_read_for() {
+        let plain = chain("[]").read_seconds();
+        let shifted = chain(r#"[{"random_crop": {"shift_s": [-0.5, 0.25]}}]"#).read_seconds();
+        assert!((shifted - plain - 1.0).abs() < 1e-9, "{plain} {shifted}");
+    }
+}

@@ -202,6 +202,30 @@ pub fn times_type() -> DataType {
     DataType::List(Arc::new(Field::new_list_field(DataType::Float64, true)))
 }
 
+/// A column of [`times_type`]; a row per item.
+pub fn times_column(rows: impl IntoIterator<Item = Vec<f64>>) -> ArrayRef {
+    let mut builder = ListBuilder::new(Float64Builder::new());
+    for row in rows {
+        builder.values().append_slice(&row);
+        builder.append(true);
+    }
+    Arc::new(builder.finish())
+}
+
+/// A column of [`intervals_type`]; a row per item, of (start, end, label).
+///
+/// # Errors
+/// None that data could cause.
+pub fn intervals_column(
+    rows: impl IntoIterator<Item = Vec<(f64, f64, String)>>,
+) -> Result<ArrayRef, ArrowError> {
+    let mut builder = SpansBuilder::default();
+    for row in rows {
+        builder.append(Some(&mut row.into_iter().map(|(start, end, label)| (start, end, Some(label)))));
+    }
+    Ok(Arc::new(builder.finish()?))
+}
+
 fn is_text(of: &DataType) -> bool {
     match of {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,

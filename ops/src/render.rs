@@ -331,4 +331,110 @@ mod tests {
             }
         }
     }
+
+    /// Every operator with every parameter anywhere in its range, alone, on any finite sound.
+    fn anywhere(def: &'static crate::operator::OperatorDef, rng: &mut crate::rng::Rng) -> Vec<f64> {
+        use crate::operator::ParamKind;
+        let one = |param: &crate::operator::ParamDef| match &param.kind {
+            ParamKind::Number { min, max, .. } => match rng.below(4) {
+                0 => *min,
+                1 => *max,
+                _ => rng.uniform(*min, *max),
+            },
+            ParamKind::Choice { options, .. } => rng.below(options.len()) as f64,
+        };
+        def.params.iter().map(one).collect()
+    }
+
+    fn strange_sound(kind: usize, frames: usize, rng: &mut crate::rng::Rng) -> Vec<f32> {
+        let level = 10f64.powf(rng.uniform(-30.0, 38.0));
+        let one = |i: usize| match kind {
+            0 => 0.0,
+            1 => 1.0,
+            2 => {
+                if i / 50 % 2 == 0 {
+                    1.0
+                } else {
+                    -1.0
+                }
+            }
+            3 => {
+                if i == frames / 2 {
+                    f64::from(f32::MAX)
+                } else {
+                    0.0
+                }
+            }
+            4 => level * rng.uniform(-1.0, 1.0),
+            _ => rng.uniform(-0.5, 0.5),
+        };
+        (0..frames).map(one).map(|x| x as f32).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn kernels_keep_sounds_finite_and_their_length(
+            seed: u64,
+            frames in prop::sample::select(vec![0usize, 1, 2, 3, 100, 1_023, 4_800]),
+            rate in prop::sample::select(vec![4_000u32, 16_000, 44_100, 192_000]),
+            channels in 1usize..=3,
+            kind in 0usize..6,
+        ) {
+            let mut scratch = Scratch::default();
+            for def in crate::operators::all() {
+                let mut rng = Key::root(seed).with_str(def.name).rng();
+                let params = anywhere(def, &mut rng);
+                let sound = |rng: &mut _| Audio {
+                    rate,
+                    channels: (0..channels).map(|_| strange_sound(kind, frames, rng)).collect(),
+                };
+                let (mut audio, other) = (sound(&mut rng), sound(&mut rng));
+                let before = audio.clone();
+                match def.kernel {
+                    Kernel::Samples(run) => run(&mut audio, &params, &mut rng, &mut scratch),
+                    Kernel::Partner(_, run) if frames > 0 => {
+                        run(&mut audio, &other, &params, &mut rng, &mut scratch);
+                    }
+                    _ => continue,
+                }
+                let whole = audio.channels.len() == channels && audio.channels.iter().all(|c| c.len() == frames);
+                prop_assert!(whole && audio.rate == rate && audio.is_finite(), "{} {:?}", def.name, params);
+                // The identity of the operator gives the very samples back.
+                let spec = crate::operator::OperatorSpec::of(def);
+                let Some(identity) = spec.identity() else { continue };
+                let mut same = before.clone();
+                match def.kernel {
+                    Kernel::Samples(run) => run(&mut same, &identity, &mut rng, &mut scratch),
+                    Kernel::Partner(_, run) => run(&mut same, &other, &identity, &mut rng, &mut scratch),
+                    _ => continue,
+                }
+                prop_assert_eq!(&same, &before, "{} at its identity {:?}", def.name, identity);
+            }
+        }
+
+        #[test]
+        fn what_scratch_held_does_not_matter(seed: u64) {
+            let mut used = Scratch::default();
+            for def in crate::operators::all() {
+                for frames in [4_000, 1_000] {
+                    let mut rng = Key::root(seed).with_str(def.name).rng();
+                    let params = anywhere(def, &mut rng);
+                    let source = Audio { rate: RATE, channels: vec![strange_sound(5, frames, &mut rng); 2] };
+                    let other = Audio { rate: RATE, channels: vec![strange_sound(5, frames, &mut rng); 2] };
+                    let run_with = |scratch: &mut Scratch| {
+                        let mut audio = source.clone();
+                        let mut rng = Key::root(seed).with(1).rng();
+                        match def.kernel {
+                            Kernel::Samples(run) => run(&mut audio, &params, &mut rng, scratch),
+                            Kernel::Partner(_, run) => run(&mut audio, &other, &params, &mut rng, scratch),
+                            _ => {}
+                        }
+                        audio
+                    };
+                    prop_assert_eq!(run_with(&mut used), run_with(&mut Scratch::default()), "{}", def.name);
+                }
+            }
+        }
+    }
 }

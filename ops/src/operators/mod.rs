@@ -2,21 +2,20 @@
 
 mod background;
 mod bit_crush;
+mod chorus;
 mod clipping;
 mod colored_noise;
+mod compressor;
 mod dc_offset;
 mod distortion;
 mod equalizer;
 mod fade;
-mod chorus;
-mod colored_noise;
-mod compressor;
 mod filter;
 mod flanger;
 mod gain;
-mod mixup;
 mod limiter;
 mod loudness;
+mod mixup;
 mod modulation;
 mod pan;
 mod phaser;
@@ -26,9 +25,9 @@ mod random_crop;
 mod reverse;
 mod sample_rate_reduction;
 pub(crate) mod spec;
+mod stereo_width;
 mod tape_speed;
 mod time_mask;
-mod stereo_width;
 mod time_stretch;
 
 use crate::operator::OperatorDef;

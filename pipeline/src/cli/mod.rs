@@ -12,6 +12,7 @@ use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
+mod jams;
 mod listen;
 mod ops;
 mod pipeline;
@@ -47,6 +48,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
     Listen(listen::ListenArguments),
+    /// Write the labels of a table of clips or views as JAMS files.
+    Jams(jams::JamsArguments),
     /// List the augmentation operators, or explain one.
     Ops {
         /// The operator to explain.
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Sql(arguments) => sql::sql(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
+        Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
         Command::Ops { name } => ops::ops(name.as_deref()),
     };
     match done {

@@ -8,6 +8,7 @@ use arrow::datatypes::Schema;
 use indexmap::IndexMap;
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::chain_from_metadata;
+use loev_ops::labels::view_type;
 use loev_ops::views::{Pool, PoolClip, Pools};
 
 use super::{Outcome, side_table};
@@ -45,7 +46,7 @@ pub async fn run(context: &Context, name: &str, options: &Views) -> Result<Outco
     }
     let pools = pools(context, name, &chain)?;
     let plan = Plan::Views { segments: options.segments, epochs: epoch_of, pools };
-    let labels = options.labels.clone().unwrap_or_else(usual_labels);
+    let labels = options.labels.clone().unwrap_or_else(|| usual_labels(&clips.schema));
     let draw = DrawOp::new(&clips.schema, chain.clone(), plan, context.key(name), &labels, stage.clone())?;
     let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
     let rows = context.store(name, name, files, plan).await?;
@@ -120,8 +121,8 @@ fn epochs(context: &Context, name: &str, options: &Views, chain: &Chain, clips: 
     consumed.max().unwrap_or(1).max(1)
 }
 
-/// The columns that change with a view when the pipeline names none.
-fn usual_labels() -> IndexMap<String, LabelKind> {
+/// The columns that change with a view when the pipeline names none: of the usual names and of types that fit.
+fn usual_labels(clips: &Schema) -> IndexMap<String, LabelKind> {
     let kinds = [
         ("key", LabelKind::Key),
         ("chords", LabelKind::Chords),
@@ -132,7 +133,10 @@ fn usual_labels() -> IndexMap<String, LabelKind> {
         ("sections", LabelKind::Segments),
         ("loudness", LabelKind::Loudness),
     ];
-    kinds.map(|(name, kind)| (name.to_owned(), kind)).into()
+    let fits = |(name, kind): &(&str, LabelKind)| {
+        clips.field_with_name(name).is_ok_and(|field| view_type(*kind, field.data_type()).is_ok())
+    };
+    kinds.into_iter().filter(fits).map(|(name, kind)| (name.to_owned(), kind)).collect()
 }
 
 /// Segments of a training batch.
