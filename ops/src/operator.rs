@@ -355,57 +355,79 @@ pub(crate) fn unknown<'a>(
     }
 }
 
-/// The reference text of an operator, as `loev ops` prints it.
-pub fn describe(def: &OperatorDef) -> String {
-    use fmt::Write as _;
-    let mut text = format!("{} (version {})\n  {}\n", def.name, def.version, def.summary);
-    for param in def.params {
-        let values = match &param.kind {
+impl ParamDef {
+    /// What may be drawn, and what is unless the YAML says otherwise: `-60..24 dB, default [-15, 5]`.
+    fn values(&self) -> String {
+        match &self.kind {
             ParamKind::Number { min, max, default: (low, high), scale, .. } => {
                 let log = if *scale == Scale::Log { ", logarithmic" } else { "" };
                 let default = if low == high { format!("{low}") } else { format!("[{low}, {high}]") };
-                format!("{}{log}, default {default}", range_text((*min, *max), param.unit))
+                format!("{}{log}, default {default}", range_text((*min, *max), self.unit))
             }
             ParamKind::Choice { options, default } => {
                 format!("of {}, default [{}]", options.join(" | "), default.join(", "))
             }
-        };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "    {:<14} {}\n{:19}{values}", param.name, param.help, "");
+        }
     }
-    let _ = writeln!(text, "    {:<14} How likely it is applied to a view, default {}", "p", def.default_p);
-    if let Some(extent) = def.partner() {
-        let what = match extent {
-            Extent::View => "as much of it as the view holds, from a drawn start".to_owned(),
-            Extent::Whole { max_seconds } => format!("the whole of it, up to {max_seconds} s"),
-        };
-        let _ = writeln!(text, "    {:<14} The stage whose clips it draws from; {what}", "from");
-    }
-    let identity: Vec<String> = def
-        .params
-        .iter()
-        .filter_map(|p| match p.kind {
+}
+
+impl OperatorDef {
+    /// What stands in the way of changing nothing: `db 0`, or `not applied`.
+    fn identity_text(&self) -> String {
+        let values = self.params.iter().filter_map(|p| match p.kind {
             ParamKind::Number { identity: Some(value), .. } => Some(format!("{} {value}", p.name)),
             _ => None,
+        });
+        let values: Vec<String> = values.collect();
+        if values.is_empty() { "not applied".to_owned() } else { values.join(", ") }
+    }
+
+    fn factor_text(&self) -> String {
+        let FactorDef::Level { param, apart, scale, .. } = self.factor else {
+            return "applied or not".to_owned();
+        };
+        let (name, unit) = self.params.get(param).map_or(("", ""), |p| (p.name, p.unit));
+        let distance = match scale {
+            Scale::Linear => format!("{apart} {unit}"),
+            Scale::Log => format!("{:.0}%", apart * 100.0),
+        };
+        format!("two levels of `{name}` at least {} apart", distance.trim_end())
+    }
+
+    /// What becomes of labels, in words.
+    pub fn labels_text(&self) -> String {
+        let effects: Vec<&str> = self.labels.iter().map(|effect| effect.describe()).collect();
+        if effects.is_empty() { "all stay".to_owned() } else { effects.join("; ") }
+    }
+
+    fn from_text(&self) -> Option<String> {
+        self.partner().map(|extent| match extent {
+            Extent::View => {
+                "The stage whose clips it draws from: as much as the view holds, from a drawn start"
+                    .to_owned()
+            }
+            Extent::Whole { max_seconds } => {
+                format!("The stage whose clips it draws from: the whole of one, up to {max_seconds} s")
+            }
         })
-        .collect();
-    let identity = if identity.is_empty() { "not applied".to_owned() } else { identity.join(", ") };
-    let _ = writeln!(text, "  Identity: {identity}.");
-    let levels = match def.factor {
-        FactorDef::OnOff => "applied or not".to_owned(),
-        FactorDef::Level { param, apart, scale, .. } => {
-            let (name, unit) = def.params.get(param).map_or(("", ""), |p| (p.name, p.unit));
-            let distance = match scale {
-                Scale::Linear => format!("{apart} {unit}"),
-                Scale::Log => format!("{:.0}%", apart * 100.0),
-            };
-            format!("two levels of `{name}` at least {} apart", distance.trim_end())
-        }
-    };
-    let _ = writeln!(text, "  As a factor: {levels}.");
-    let effects: Vec<&str> = def.labels.iter().map(|effect| effect.describe()).collect();
-    let effects = if effects.is_empty() { "all stay".to_owned() } else { effects.join("; ") };
-    let _ = writeln!(text, "  Labels: {effects}.");
+    }
+}
+
+/// The reference text of an operator, as `loev ops NAME` prints it.
+pub fn describe(def: &OperatorDef) -> String {
+    use fmt::Write as _;
+    let mut text = format!("{} (version {})\n  {}\n", def.name, def.version, def.summary);
+    // Writing to a String cannot fail.
+    for param in def.params {
+        let _ = writeln!(text, "    {:<14} {}\n{:19}{}", param.name, param.help, "", param.values());
+    }
+    if let Some(from) = def.from_text() {
+        let _ = writeln!(text, "    {:<14} {from}", "from");
+    }
+    let _ = writeln!(text, "    {:<14} How likely it is applied to a view, default {}", "p", def.default_p);
+    let _ = writeln!(text, "  Identity: {}.", def.identity_text());
+    let _ = writeln!(text, "  As a factor: {}.", def.factor_text());
+    let _ = writeln!(text, "  Labels: {}.", def.labels_text());
     if !def.peers.is_empty() {
         let peers: Vec<String> =
             def.peers.iter().map(|(peer, name)| format!("{} {name}", peer.name())).collect();
@@ -415,10 +437,87 @@ pub fn describe(def: &OperatorDef) -> String {
     text
 }
 
+/// All operators, a line each with what they do and what becomes of labels, as `loev ops` prints them.
+pub fn list(defs: &[&OperatorDef]) -> String {
+    let width = defs.iter().map(|def| def.name.len()).max().unwrap_or(0);
+    let line = |def: &&OperatorDef| {
+        format!("{:<width$}  {}\n{:<width$}  labels: {}\n", def.name, def.summary, "", def.labels_text())
+    };
+    defs.iter().map(line).collect()
+}
+
+/// The reference of all operators as Markdown: who else has them, then each in detail.
+pub fn reference(defs: &[&OperatorDef]) -> String {
+    use fmt::Write as _;
+    // A bar would end a cell.
+    let cell = |text: &str| text.replace('|', "\\|");
+    let mut text = String::from(
+        "# Operators\n\nWritten by `loev ops --reference`; do not edit.\n\n## Who has what\n\nThe nearest thing in \
+         other libraries, which may differ in definition.\n\n| operator |",
+    );
+    for peer in Peer::ALL {
+        let _ = write!(text, " {} |", peer.name());
+    }
+    let _ = writeln!(text, "\n| --- |{}", " --- |".repeat(Peer::ALL.len()));
+    for def in defs {
+        let _ = write!(text, "| [`{0}`](#{0}) |", def.name);
+        for peer in Peer::ALL {
+            let names: Vec<&str> = def.peers.iter().filter(|(p, _)| *p == peer).map(|(_, n)| *n).collect();
+            let _ = write!(text, " {} |", cell(&names.join(", ")));
+        }
+        text.push('\n');
+    }
+    for def in defs {
+        let _ = writeln!(text, "\n## `{}`\n\n{}\n", def.name, def.summary);
+        let _ = writeln!(text, "| parameter | what it does | values |\n| --- | --- | --- |");
+        for param in def.params {
+            let _ = writeln!(text, "| `{}` | {} | {} |", param.name, cell(param.help), cell(&param.values()));
+        }
+        if let Some(from) = def.from_text() {
+            let _ = writeln!(text, "| `from` | {from} | a stage |");
+        }
+        let _ =
+            writeln!(text, "| `p` | How likely it is applied to a view | 0..1, default {} |", def.default_p);
+        let _ = writeln!(text, "\n* Identity: {}", def.identity_text());
+        let _ = writeln!(text, "* As a factor: {}", def.factor_text());
+        let _ = writeln!(text, "* Labels: {}", def.labels_text());
+        let _ = writeln!(text, "* Version {}. Source: {}", def.version, def.source);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::operators::all;
+
+    #[test]
+    fn the_reference_is_what_the_tables_say() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operators.md");
+        let stored = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            stored == reference(all()),
+            "docs/operators.md is out of date: loev ops --reference > docs/operators.md"
+        );
+    }
+
+    #[test]
+    fn every_operator_serves_as_a_factor_with_its_defaults() {
+        use crate::chain::{Chain, Channels, Sampling};
+        for def in all() {
+            let from = if def.partner().is_some() { r#""from": "x""# } else { "" };
+            let variant = format!("[{{\"{}\": {{{from}}}}}]", def.name);
+            let chain = Chain {
+                sample_rate: 16_000,
+                seconds: 1.0,
+                channels: Channels::Mono,
+                base: Vec::new(),
+                variant: serde_json::from_str(&variant).unwrap(),
+                sampling: Sampling::Factorial,
+            };
+            chain.validate().unwrap();
+        }
+    }
 
     #[test]
     fn tables_are_sound_and_described() {

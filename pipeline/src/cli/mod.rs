@@ -54,6 +54,9 @@ enum Command {
     Ops {
         /// The operator to explain.
         name: Option<String>,
+        /// Print the reference of all of them as Markdown instead.
+        #[arg(long, conflicts_with = "name")]
+        reference: bool,
     },
 }
 
@@ -109,7 +112,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
-        Command::Ops { name } => ops::ops(name.as_deref()),
+        Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
