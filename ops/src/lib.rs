@@ -12,6 +12,7 @@
 pub mod audio;
 mod biquad;
 pub mod chain;
+mod convolution;
 pub mod dist;
 pub mod draw_table;
 pub mod error;
@@ -31,6 +32,7 @@ pub mod synth;
 pub mod views;
 pub mod vocoder;
 pub mod wav;
+mod wet;
 
 pub use audio::Audio;
 pub use error::{AudioError, RejectKind};

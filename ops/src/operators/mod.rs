@@ -10,6 +10,8 @@ mod dc_offset;
 mod distortion;
 mod equalizer;
 mod fade;
+mod convolve;
+mod delay;
 mod filter;
 mod flanger;
 mod gain;
@@ -24,6 +26,8 @@ mod polarity;
 mod random_crop;
 mod reverse;
 mod sample_rate_reduction;
+mod reverb;
+mod room;
 pub(crate) mod spec;
 mod stereo_width;
 mod tape_speed;
@@ -46,6 +50,10 @@ static ALL: &[&OperatorDef] = &[
     &phaser::DEF,
     &pan::DEF,
     &stereo_width::DEF,
+    &reverb::DEF,
+    &convolve::DEF,
+    &room::DEF,
+    &delay::DEF,
     &pitch_shift::DEF,
     &time_stretch::DEF,
     &equalizer::DEF,
