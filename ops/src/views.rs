@@ -418,7 +418,7 @@ mod tests {
         // Groups name the segment, not the run.
         assert_eq!(one[0].groups[0], draw(2, "a", 0, 0)[0].groups[0]);
         // Base operators are independent per view, and a second operator of a name has draws of its own.
-        assert_ne!(one[0].params[5], one[1].params[5]);
+        assert_ne!(one[0].params[2..], one[1].params[2..]);
         let twice = Chain { base: ops(r#"[{"gain": {"p": 1}}, {"gain": {"p": 1}}]"#), ..chain.clone() };
         assert_eq!(twice.columns(), ["pitch_shift", "time_stretch", "gain", "gain_2"]);
         let draws = twice.draw_segment(Key::root(1), "a", 30.0, 0, 0, &none()).unwrap();

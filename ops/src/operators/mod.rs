@@ -3,6 +3,7 @@
 mod background;
 mod bit_crush;
 mod clipping;
+mod codec;
 mod colored_noise;
 mod dc_offset;
 mod distortion;
@@ -36,6 +37,7 @@ static ALL: &[&OperatorDef] = &[
     &clipping::DEF,
     &bit_crush::DEF,
     &sample_rate_reduction::DEF,
+    &codec::DEF,
     &tape_speed::DEF,
     &dc_offset::DEF,
     &reverse::DEF,
