@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(pitch[1].metadata()["unit"], "semitones");
         assert!(!pitch[1].is_nullable());
         let filter = schema.field_with_name("filter").unwrap();
-        assert_eq!(filter.metadata()["version"], "1");
+        assert_eq!(filter.metadata()["version"], "2");
         let DataType::Struct(filter) = filter.data_type() else { panic!("not a struct") };
         assert_eq!((filter[1].name().as_str(), filter[1].data_type()), ("kind", &DataType::Utf8));
         assert!(filter[1].is_nullable() && !filter[0].is_nullable());

@@ -4,6 +4,7 @@ mod background;
 mod bit_crush;
 mod chorus;
 mod clipping;
+mod codec;
 mod colored_noise;
 mod compressor;
 mod dc_offset;
@@ -61,6 +62,7 @@ static ALL: &[&OperatorDef] = &[
     &clipping::DEF,
     &bit_crush::DEF,
     &sample_rate_reduction::DEF,
+    &codec::DEF,
     &tape_speed::DEF,
     &dc_offset::DEF,
     &reverse::DEF,
