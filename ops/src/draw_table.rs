@@ -347,9 +347,9 @@ mod tests {
     fn another_version_and_bad_tables_are_refused() {
         let chain = chain();
         let (name, text) = chain_metadata(&chain);
-        let older = text.replace(r#""gain":1"#, r#""gain":7"#);
+        let older = text.replace(r#""gain":2"#, r#""gain":7"#);
         let error = chain_from_metadata(&HashMap::from([(name.clone(), older)])).unwrap_err().to_string();
-        assert!(error.contains("version 7 of `gain`, this program has version 1"), "{error}");
+        assert!(error.contains("version 7 of `gain`, this program has version 2"), "{error}");
         assert!(chain_from_metadata(&HashMap::new()).is_err());
         assert!(chain_from_metadata(&HashMap::from([(name, "{".into())])).is_err());
 

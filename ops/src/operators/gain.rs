@@ -3,13 +3,13 @@
 use crate::audio::Audio;
 use crate::dist::Scale;
 use crate::operator::{
-    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch, finite_f32,
+    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch,
 };
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "gain",
-    version: 1,
+    version: 2,
     summary: "Changes the level.",
     source: "Definition of the decibel: amplitudes times 10^(db / 20).",
     params: &[ParamDef {
@@ -38,9 +38,11 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[db] = params else { return };
-    let factor = 10f64.powf(db / 20.0);
-    for sample in audio.channels.iter_mut().flatten() {
-        *sample = finite_f32(f64::from(*sample) * factor);
+    let factor = 10f64.powf(db / 20.0) as f32;
+    for channel in &mut audio.channels {
+        for sample in channel {
+            *sample = (*sample * factor).clamp(f32::MIN, f32::MAX);
+        }
     }
 }
 

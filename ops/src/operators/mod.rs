@@ -7,12 +7,12 @@ mod clipping;
 mod codec;
 mod colored_noise;
 mod compressor;
+mod convolve;
 mod dc_offset;
+mod delay;
 mod distortion;
 mod equalizer;
 mod fade;
-mod convolve;
-mod delay;
 mod filter;
 mod flanger;
 mod gain;
@@ -25,10 +25,10 @@ mod phaser;
 mod pitch_shift;
 mod polarity;
 mod random_crop;
-mod reverse;
-mod sample_rate_reduction;
 mod reverb;
+mod reverse;
 mod room;
+mod sample_rate_reduction;
 pub(crate) mod spec;
 mod stereo_width;
 mod tape_speed;
@@ -41,36 +41,36 @@ use crate::operator::OperatorDef;
 static ALL: &[&OperatorDef] = &[
     &gain::DEF,
     &polarity::DEF,
-    &colored_noise::DEF,
-    &filter::DEF,
+    &loudness::DEF,
     &compressor::DEF,
     &limiter::DEF,
-    &loudness::DEF,
-    &chorus::DEF,
-    &flanger::DEF,
-    &phaser::DEF,
     &pan::DEF,
     &stereo_width::DEF,
-    &reverb::DEF,
-    &convolve::DEF,
-    &room::DEF,
-    &delay::DEF,
-    &pitch_shift::DEF,
-    &time_stretch::DEF,
+    &filter::DEF,
     &equalizer::DEF,
     &distortion::DEF,
     &clipping::DEF,
     &bit_crush::DEF,
     &sample_rate_reduction::DEF,
     &codec::DEF,
-    &tape_speed::DEF,
     &dc_offset::DEF,
+    &colored_noise::DEF,
+    &background::DEF,
+    &mixup::DEF,
+    &reverb::DEF,
+    &convolve::DEF,
+    &room::DEF,
+    &delay::DEF,
+    &chorus::DEF,
+    &flanger::DEF,
+    &phaser::DEF,
+    &pitch_shift::DEF,
+    &time_stretch::DEF,
+    &tape_speed::DEF,
+    &random_crop::DEF,
     &reverse::DEF,
     &time_mask::DEF,
     &fade::DEF,
-    &random_crop::DEF,
-    &background::DEF,
-    &mixup::DEF,
 ];
 
 /// Every operator, in the order in which `loev ops` lists them.
