@@ -185,7 +185,7 @@ fn annotations_of_files_reach_the_views() {
     here.done(&["run", "p.yaml"]);
     let told = here.sql("runs/p", "select clip_id, key, array_length(beats) from clips order by 1");
     assert_eq!(told, ["a/tone.wav,A minor,3", "b.wav,,"]);
-    assert_eq!(here.sql("runs/p", "select clip_id, kind from rejects"), ["bad.wav,corrupt"]);
+    assert_eq!(here.sql("runs/p", "select clip_id, reason from rejects"), ["bad.wav,corrupt"]);
     let keys = here.sql("runs/p", "select count(distinct key), count(key), count(*) from views");
     assert_eq!(keys, ["2,4,8"]);
 }
@@ -236,7 +236,7 @@ fn second_recordings_that_cannot_be_read_become_rejects() {
         "{sql: \"select 'n' as clip_id, '/nowhere/n.wav' as uri, 2.0 as seconds, cast(0 as int) as shard\"}")
         .replace("materialize: false", "materialize: true"));
     here.done(&["run", "lost.yaml", "--out", "lost"]);
-    let rejects = here.sql("lost", "select distinct kind from rejects");
+    let rejects = here.sql("lost", "select distinct reason from rejects");
     assert_eq!(rejects, ["missing"]);
     assert_eq!(here.sql("lost", "select count(*) from views_audio"), ["0"]);
 }
