@@ -6,6 +6,12 @@
 
 mod decode;
 mod guard;
+mod known;
+mod mp4;
+mod mpeg;
+mod ogg;
+mod opus;
+mod part;
 mod probe;
 #[cfg(test)]
 mod tests;
@@ -137,7 +143,7 @@ impl Source {
 }
 
 fn read_stream(
-    stream: Stream<'_>,
+    stream: Stream,
     start_s: f64,
     seconds: f64,
     rate: u32,
