@@ -55,9 +55,14 @@ KINDS = [
 
 
 def ffmpeg(source: Path, start: float, seconds: float, arguments: str, out: Path) -> None:
+    # By way of a WAV, so that no time stamp of the source gets into the result.
+    wav = out.with_suffix(".tmp.wav")
     command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-ss", f"{start:.3f}", "-t", f"{seconds:.3f}"]
-    command += ["-i", str(source), "-map", "0:a:0", "-map_metadata", "-1", *arguments.split(), str(out)]
+    command += ["-i", str(source), "-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_f32le", str(wav)]
     subprocess.run(command, check=True)
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-i", str(wav), *arguments.split(), str(out)]
+    subprocess.run(command, check=True)
+    wav.unlink()
 
 
 def id3_of_megabytes() -> bytes:

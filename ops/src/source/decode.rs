@@ -195,7 +195,10 @@ impl Stream {
                     for range in ranges {
                         let link = Self::open_range(path, range.clone(), limits)?;
                         if link.rate != stream.rate {
-                            return fail(RejectKind::Unsupported, "a chained stream whose sample rate changes");
+                            return fail(
+                                RejectKind::Unsupported,
+                                "a chained stream whose sample rate changes",
+                            );
                         }
                         let frames = match link.promised {
                             Some(frames) => frames,
@@ -248,8 +251,7 @@ impl Stream {
             .time_base
             .is_some_and(|tb| u64::from(tb.numer.get()) * u64::from(rate) == u64::from(tb.denom.get()));
         // Without a LAME tag an MPEG or ADTS reader extrapolates the length from the first frames.
-        let guessed =
-            matches!(container, "mp1" | "mp2" | "mp3" | "aac" | "adts") && track.delay.is_none();
+        let guessed = matches!(container, "mp1" | "mp2" | "mp3" | "aac" | "adts") && track.delay.is_none();
         let duration = track.duration.filter(|_| exact).map(|d| d.get());
         let mut promised = if guessed { None } else { track.num_frames.or(duration) };
         // A WAV that was streamed has a length of "all ones" in its header: no length at all.
@@ -474,8 +476,7 @@ impl Stream {
                     needed: (span.needed.start - before).max(0)..(span.needed.end - before).min(frames),
                 };
                 let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
-                let decoded =
-                    Self::open_range(&self.path, range.clone(), &limits)?.decode_some(&part)?;
+                let decoded = Self::open_range(&self.path, range.clone(), &limits)?.decode_some(&part)?;
                 if out.planes.is_empty() {
                     out.planes = vec![vec![0.0; span.frames]; decoded.planes.len()];
                 }
@@ -517,6 +518,7 @@ impl Stream {
         let mut first_packet = true;
         // One past the last frame, as the packets state their durations.
         let mut declared = i64::MIN;
+        let mut longest = 0;
         while out.end < stop {
             let Some(packet) = self.next_packet(&mut walk)? else { break };
             let length = i64::try_from(packet.block_dur().get()).unwrap_or(0);
@@ -555,8 +557,9 @@ impl Stream {
                 return Err(self.error(RejectKind::Corrupt, "the number of channels changes"));
             }
             // A container may declare a gap between packets, which is silence; frames that are missing
-            // although none is declared were lost.
-            let lost = at > declared && declared > i64::MIN;
+            // although none is declared were lost, if they make a packet. Less is a muxer's rounding.
+            longest = longest.max(frames.max(length));
+            let lost = declared > i64::MIN && at.saturating_sub(declared) >= longest;
             if lost && at > span.needed.start.max(0) && declared < span.needed.end {
                 return Err(self.error(RejectKind::Corrupt, "frames are missing in the middle"));
             }

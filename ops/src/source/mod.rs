@@ -100,8 +100,9 @@ impl Source {
     /// that the resampler's edges fall outside of it; before the start and after the end of the clip
     /// there is silence. Only the range, those margins and what the codec needs to settle are
     /// decoded. The cost of finding the place depends on the container: a few reads in WAV, AIFF,
-    /// FLAC, Ogg and MP4; in MP3 and raw AAC all frame headers before it, since an estimate from
-    /// the bit rate would not be exact.
+    /// FLAC, Ogg and MP4; in MP3 all frame headers before it, once per file and process, since an
+    /// estimate from the bit rate would not be exact; in raw AAC all headers each time; in Matroska,
+    /// whose clock is too coarse, all of the audio before it is decoded.
     ///
     /// # Errors
     ///

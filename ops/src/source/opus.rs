@@ -35,9 +35,22 @@ pub(super) struct Decoder {
     params: AudioCodecParameters,
     channels: usize,
     inner: Inner,
+    /// Where each channel goes.
+    order: &'static [usize],
     interleaved: Vec<f32>,
     buffer: AudioBuffer<f32>,
 }
+
+/// The place of each channel among those of a WAV, for streams of three to eight: Opus keeps the order of
+/// Vorbis (Vorbis I, 4.3.9), where the centre comes second and the bass last.
+const ORDERS: [&[usize]; 6] = [
+    &[0, 2, 1],
+    &[0, 1, 2, 3],
+    &[0, 2, 1, 3, 4],
+    &[0, 2, 1, 4, 5, 3],
+    &[0, 2, 1, 5, 6, 4, 3],
+    &[0, 2, 1, 6, 7, 4, 5, 3],
+];
 
 /// What the identification header says (RFC 7845 section 5.1).
 struct Head<'a> {
@@ -55,7 +68,8 @@ struct Head<'a> {
 /// version of 0.
 fn head(params: &AudioCodecParameters) -> Option<Head<'_>> {
     let bytes = params.extra_data.as_deref()?.strip_prefix(b"OpusHead")?;
-    let &[version, channels, skip_0, skip_1, _, _, _, _, gain_0, gain_1, family, ref rest @ ..] = bytes else {
+    let &[version, channels, skip_0, skip_1, _, _, _, _, gain_0, gain_1, family, ref rest @ ..] = bytes
+    else {
         return None;
     };
     let short = if version == 0 { u16::from_be_bytes } else { u16::from_le_bytes };
@@ -111,6 +125,7 @@ impl Decoder {
             params: params.clone(),
             channels,
             inner,
+            order: channels.checked_sub(3).and_then(|n| ORDERS.get(n)).map_or(&[0, 1], |order| order),
             interleaved: vec![0.0; MAX_PACKET_SAMPLES * channels],
             buffer: AudioBuffer::new(spec, MAX_PACKET_SAMPLES),
         })
@@ -146,9 +161,11 @@ impl AudioDecoder for Decoder {
         };
         let frames = decoded.map_err(|_| Error::DecodeError("opus: a packet that is not valid"))?;
         self.buffer.render_uninit(Some(frames));
-        for (c, plane) in self.buffer.iter_planes_mut().enumerate() {
+        for (c, place) in self.order.iter().enumerate().take(self.channels) {
             let samples = self.interleaved.iter().skip(c).step_by(self.channels);
-            plane.iter_mut().zip(samples).for_each(|(to, from)| *to = *from);
+            if let Some(plane) = self.buffer.plane_mut(*place) {
+                plane.iter_mut().zip(samples).for_each(|(to, from)| *to = *from);
+            }
         }
         Ok(self.buffer.as_generic_audio_buffer_ref())
     }
