@@ -21,6 +21,7 @@
 //!
 //! A chained Ogg file plays its links one after the other. Each is opened as a file of its own.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -37,12 +38,13 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
 use symphonia::core::units::Timestamp;
 use symphonia::default::formats::MpaReader;
 
 use super::known::{self, Known, Mpeg};
 use super::part::Part;
-use super::{Limits, mp4, mpeg, ogg, opus};
+use super::{Limits, mp4, mpeg, ogg, opus, vorbis};
 use crate::error::{AudioError, RejectKind};
 
 /// Packets in a row without a frame, after which a stream is given up.
@@ -57,6 +59,8 @@ const SEEK_BACK_SECONDS: [f64; 4] = [0.0, 2.0, 10.0, 60.0];
 /// An Ogg reader that lands on the last page misplaces it by the stream's end padding, so it is made
 /// to land before it. A page holds some tenths of a second, rarely seconds.
 const OGG_TAIL_SECONDS: f64 = 10.0;
+/// Most packets that end in one Ogg page.
+const MAX_PAGE_PACKETS: usize = 256;
 /// How far behind its tags the first frame of an MPEG audio file is looked for.
 const HEAD_BYTES: u64 = 64 << 10;
 
@@ -102,6 +106,8 @@ pub(super) struct Stream {
     /// Frames according to the header, where it is known to count them.
     promised: Option<u64>,
     max_frames: i64,
+    /// Packets that were read to learn when the first one begins, if that is still to be learnt.
+    ahead: Option<VecDeque<Packet>>,
 }
 
 /// The frames of a file and its rate.
@@ -242,11 +248,18 @@ impl Stream {
         let Some(track) = format.default_track(TrackType::Audio) else {
             return fail(RejectKind::Unsupported, "no audio track in a known codec");
         };
-        let Some(params) = track.codec_params.as_ref().and_then(|p| p.audio()).cloned() else {
+        let Some(mut params) = track.codec_params.as_ref().and_then(|p| p.audio()).cloned() else {
             return fail(RejectKind::Unsupported, "no audio track in a known codec");
         };
         let rate = within_limits(path, &params, limits)?;
         let channels = params.channels.as_ref().map_or(1, |c| c.count());
+        if params.codec == CODEC_ID_VORBIS && channels > 2 {
+            let headers = params.extra_data.as_deref().and_then(vorbis::with_couplings_reversed);
+            let Some(headers) = headers else {
+                return fail(RejectKind::Corrupt, "a Vorbis header that is not valid");
+            };
+            params.with_extra_data(headers.into());
+        }
         let exact = track
             .time_base
             .is_some_and(|tb| u64::from(tb.numer.get()) * u64::from(rate) == u64::from(tb.denom.get()));
@@ -287,6 +300,7 @@ impl Stream {
             mpeg: None,
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            ahead: None,
         })
     }
 
@@ -312,6 +326,7 @@ impl Stream {
             mpeg: Some(mpeg),
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            ahead: None,
         })
     }
 
@@ -452,6 +467,7 @@ impl Stream {
             if self.format.as_mut().is_none_or(|f| f.seek(SeekMode::Accurate, to).is_err()) {
                 continue;
             }
+            self.ahead = Some(VecDeque::new());
             let (decoded, overshot) = self.decode_from_here(span, Some(target))?;
             if !overshot {
                 return Ok(decoded);
@@ -624,10 +640,43 @@ impl Stream {
     }
 
     /// The next packet of the track; `None` at the end, wherever that comes.
-    fn next_packet(
-        &mut self,
-        walk: &mut Walk,
-    ) -> Result<Option<symphonia::core::packet::Packet>, AudioError> {
+    fn next_packet(&mut self, walk: &mut Walk) -> Result<Option<Packet>, AudioError> {
+        if self.container == "ogg" && self.params.codec == CODEC_ID_VORBIS && self.ahead.is_none() {
+            self.ahead = Some(self.first_packets(walk)?);
+        }
+        match self.ahead.as_mut().and_then(VecDeque::pop_front) {
+            Some(packet) => Ok(Some(packet)),
+            None => self.read_packet(walk),
+        }
+    }
+
+    /// The packets of the first page, at their right times.
+    ///
+    /// A first page that ends earlier than its packets last means that as much is not heard at its
+    /// beginning (Vorbis I, A.2). The reader overlooks it where audio begins in the page of the headers.
+    fn first_packets(&mut self, walk: &mut Walk) -> Result<VecDeque<Packet>, AudioError> {
+        let mut packets: VecDeque<Packet> = VecDeque::new();
+        let mut end = None;
+        while packets.len() < MAX_PAGE_PACKETS
+            && let Some(packet) = self.read_packet(walk)?
+        {
+            let at = packet.pts.get();
+            let early = end.map_or(0, |end: i64| end.saturating_sub(at));
+            end = Some(at.saturating_add(packet.block_dur().get() as i64));
+            if early > 0 {
+                for packet in &mut packets {
+                    packet.pts = Timestamp::from(packet.pts.get().saturating_sub(early));
+                }
+            }
+            packets.push_back(packet);
+            if early != 0 {
+                break;
+            }
+        }
+        Ok(packets)
+    }
+
+    fn read_packet(&mut self, walk: &mut Walk) -> Result<Option<Packet>, AudioError> {
         loop {
             walk.idle += 1;
             if walk.idle > MAX_IDLE_PACKETS {

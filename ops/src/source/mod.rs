@@ -15,6 +15,7 @@ mod part;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod vorbis;
 
 use std::path::PathBuf;
 
