@@ -4,7 +4,7 @@
     decode_speed.py [--reader PROGRAM] [--crops N] [--rounds N] FILE_OR_FOLDER...
 
 Two tasks per codec: random crops of 3 to 10 s, and whole files. Against ours run those peers of ffmpeg
-(one process per read, and its time less that of a start), torchcodec, soundfile + soxr and librosa that
+(one process per read), torchcodec, soundfile + soxr and librosa that
 are installed. All read the same crops, in an order that is shuffled in each round; of the rounds the
 median counts. Times are processor times, which hold on a machine that does other work too. Prints seconds of audio per second, and the ratio of ours to the best peer. Ours runs
 twice: `cold` in a process that meets each file for the first time, `warm` where it has read from it once.
@@ -84,14 +84,6 @@ def clock():
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def empty_start():
-    """What starting ffmpeg takes, without any audio."""
-    began = clock()
-    for _ in range(20):
-        subprocess.run(["ffmpeg", "-v", "quiet", "-version"], stdout=subprocess.DEVNULL)
-    return (clock() - began) / 20
-
-
 def ours(reader, reads, warm):
     jobs = [{"path": p, "start": s, "seconds": n, "rate": RATE, "mono": True} for p, s, n in reads]
     first = sorted({p for p, _, _ in reads}) if warm else []
@@ -128,7 +120,6 @@ def main():
         for path in inside:
             files.setdefault(ask(path)["codec_name"], []).append(str(path))
     rng = random.Random(3)
-    start_cost = empty_start()
     others = peers()
     rows = []
     for codec, paths in sorted(files.items()):
@@ -159,7 +150,7 @@ def main():
                         print(f"{peer}, {codec}: {str(error).splitlines()[0]}", file=sys.stderr)
                         continue
                     took = clock() - began
-                    times.setdefault(peer, []).append(took - len(reads) * start_cost * (peer == "ffmpeg"))
+                    times.setdefault(peer, []).append(took)
             speed = {who: total / statistics.median(t) for who, t in times.items() if t}
             mine = {who: v for who, v in speed.items() if who.startswith("ours")}
             theirs = {who: v for who, v in speed.items() if who not in mine}

@@ -106,6 +106,8 @@ pub(super) struct Stream {
     /// Frames according to the header, where it is known to count them.
     promised: Option<u64>,
     max_frames: i64,
+    /// Whether the mean of all channels is wanted, rather than each.
+    mixed: bool,
     /// Packets that were read to learn when the first one begins, if that is still to be learnt.
     ahead: Option<VecDeque<Packet>>,
 }
@@ -152,12 +154,15 @@ pub(super) fn measure(path: &Path, stream: Stream, limits: &Limits) -> Result<Ta
     if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
         return Err(file_error(path, RejectKind::NotFinite, "samples that are not finite"));
     }
-    Ok(Tail { frames: reached as u64, channels: decoded.planes.len() })
+    Ok(Tail { frames: reached as u64, channels: decoded.channels })
 }
 
 /// Decoded frames, and where the stream was when decoding stopped.
 struct Decoded {
+    /// One plane per channel, or one of their mean.
     planes: Vec<Vec<f32>>,
+    /// Channels of the stream, 0 before the first frame.
+    channels: usize,
     /// One past the last frame seen.
     end: i64,
 }
@@ -300,6 +305,7 @@ impl Stream {
             mpeg: None,
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            mixed: false,
             ahead: None,
         })
     }
@@ -326,6 +332,7 @@ impl Stream {
             mpeg: Some(mpeg),
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            mixed: false,
             ahead: None,
         })
     }
@@ -410,7 +417,12 @@ impl Stream {
         self.promised
     }
 
-    /// Decodes a span: one buffer of `span.frames` per channel.
+    /// The same stream, decoded to the mean of its channels.
+    pub fn mixed(self) -> Self {
+        Self { mixed: true, ..self }
+    }
+
+    /// Decodes a span: one buffer of `span.frames` per channel, or one of all.
     ///
     /// # Errors
     ///
@@ -479,7 +491,7 @@ impl Stream {
 
     /// Decodes a span of a chain, link by link.
     fn decode_links(self, span: &Span) -> Result<Decoded, AudioError> {
-        let mut out = Decoded { planes: Vec::new(), end: i64::MIN };
+        let mut out = Decoded { planes: Vec::new(), channels: 0, end: i64::MIN };
         let mut before = 0;
         for (range, frames) in &self.links {
             let frames = *frames as i64;
@@ -492,11 +504,13 @@ impl Stream {
                     needed: (span.needed.start - before).max(0)..(span.needed.end - before).min(frames),
                 };
                 let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
-                let decoded = Self::open_range(&self.path, range.clone(), &limits)?.decode_some(&part)?;
+                let link = Self::open_range(&self.path, range.clone(), &limits)?;
+                let decoded = Self { mixed: self.mixed, ..link }.decode_some(&part)?;
                 if out.planes.is_empty() {
+                    out.channels = decoded.channels;
                     out.planes = vec![vec![0.0; span.frames]; decoded.planes.len()];
                 }
-                if out.planes.len() != decoded.planes.len() {
+                if out.channels != decoded.channels {
                     return Err(self.error(RejectKind::Unsupported, "the number of channels changes"));
                 }
                 let at = (first + before - span.first) as usize;
@@ -518,7 +532,8 @@ impl Stream {
     /// The same stream at its first packet again.
     fn reopen(self) -> Result<Self, AudioError> {
         let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
-        Self::open_range(&self.path, self.range, &limits)
+        let again = Self::open_range(&self.path, self.range, &limits)?;
+        Ok(Self { mixed: self.mixed, ..again })
     }
 
     /// Decodes a span with the reader where it is. The flag says that the first packet came after
@@ -528,7 +543,7 @@ impl Stream {
         let stop = span.first + span.frames as i64;
         let begin = span.first.max(0) - self.preroll();
         let limit = self.promised.map_or(i64::MAX, |n| n as i64);
-        let mut out = Decoded { planes: Vec::new(), end: i64::MIN };
+        let mut out = Decoded { planes: Vec::new(), channels: 0, end: i64::MIN };
         let mut scratch: Vec<Vec<f32>> = Vec::new();
         let mut walk = Walk::default();
         let mut first_packet = true;
@@ -567,9 +582,10 @@ impl Stream {
             walk.idle = 0;
             buffer.copy_to_vecs_planar(&mut scratch);
             if out.planes.is_empty() {
-                out.planes = vec![vec![0.0; span.frames]; scratch.len()];
+                out.channels = scratch.len();
+                out.planes = vec![vec![0.0; span.frames]; if self.mixed { 1 } else { scratch.len() }];
             }
-            if out.planes.len() != scratch.len() {
+            if out.channels != scratch.len() {
                 return Err(self.error(RejectKind::Corrupt, "the number of channels changes"));
             }
             // A container may declare a gap between packets, which is silence; frames that are missing
@@ -583,11 +599,17 @@ impl Stream {
             // The part of this packet that lies in the span and is to be heard.
             let (from, to) = (at.max(span.first).max(0), at.saturating_add(frames).min(stop).min(limit));
             if from < to {
-                for (plane, samples) in out.planes.iter_mut().zip(&scratch) {
-                    let target = (from - span.first) as usize..(to - span.first) as usize;
-                    let source = (from - at) as usize..(to - at) as usize;
-                    if let (Some(target), Some(source)) = (plane.get_mut(target), samples.get(source)) {
-                        target.copy_from_slice(source);
+                let target = (from - span.first) as usize..(to - span.first) as usize;
+                let source = (from - at) as usize..(to - at) as usize;
+                if self.mixed && scratch.len() > 1 {
+                    mix_into(&mut out.planes, target, &scratch, source);
+                } else {
+                    for (plane, samples) in out.planes.iter_mut().zip(&scratch) {
+                        if let (Some(target), Some(source)) =
+                            (plane.get_mut(target.clone()), samples.get(source.clone()))
+                        {
+                            target.copy_from_slice(source);
+                        }
                     }
                 }
             }
@@ -605,7 +627,7 @@ impl Stream {
             let span = Span { first: 0, frames: 0, needed: 0..0 };
             let all = Span { first: self.max_frames, ..span };
             let decoded = self.decode_from_here(&all, None)?.0;
-            return Ok((decoded.end.max(0), decoded.planes.len()));
+            return Ok((decoded.end.max(0), decoded.channels));
         }
         let mpeg = self.mpeg.take();
         if let Some(mpeg) = &mpeg {
@@ -636,7 +658,7 @@ impl Stream {
         if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
             return Err(file_error(&path, RejectKind::NotFinite, "samples that are not finite"));
         }
-        Ok((decoded.end.min(end), decoded.planes.len()))
+        Ok((decoded.end.min(end), decoded.channels))
     }
 
     /// The next packet of the track; `None` at the end, wherever that comes.
@@ -748,6 +770,22 @@ struct Walk {
     idle: u32,
     /// Frames decoded.
     decoded: i64,
+}
+
+/// Puts the mean of the frames `from` of all channels at `to` of the only plane.
+fn mix_into(planes: &mut [Vec<f32>], to: Range<usize>, channels: &[Vec<f32>], from: Range<usize>) {
+    let scale = 1.0 / channels.len() as f32;
+    let Some(target) = planes.first_mut().and_then(|plane| plane.get_mut(to)) else { return };
+    for (i, channel) in channels.iter().enumerate() {
+        let source = channel.get(from.clone()).unwrap_or_default();
+        match i {
+            0 => target.iter_mut().zip(source).for_each(|(sum, x)| *sum = *x),
+            i if i + 1 == channels.len() => {
+                target.iter_mut().zip(source).for_each(|(sum, x)| *sum = (*sum + x) * scale);
+            }
+            _ => target.iter_mut().zip(source).for_each(|(sum, x)| *sum += x),
+        }
+    }
 }
 
 /// The error for a file that could not be read.

@@ -172,12 +172,9 @@ fn read_stream(
         // One frame of slack, as the range's end was rounded and may reach one frame too far.
         needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
     };
-    let mut channels = stream.decode(&span)?;
+    let channels = if mono { stream.mixed() } else { stream }.decode(&span)?;
     if channels.iter().flatten().any(|x| !x.is_finite()) {
         return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: samples that are not finite")));
-    }
-    if mono && channels.len() > 1 {
-        channels = vec![Audio { rate: native, channels }.to_mono()];
     }
     let channels = channels
         .iter()
