@@ -14,7 +14,9 @@ const MAX_CACHED: usize = 16 << 20;
 /// Reads second recordings, and keeps those that are read as a whole (impulse responses) while there is room.
 #[derive(Default)]
 pub(crate) struct Partners {
-    whole: HashMap<(String, u32, usize), Audio>,
+    whole: HashMap<String, Audio>,
+    /// The rate and the channels of what is kept, and how many samples that is.
+    kept: (u32, usize),
     cached: usize,
     /// The one at hand.
     current: Option<Audio>,
@@ -37,8 +39,11 @@ impl Partners {
             let audio = read_looped(partner, rate, view.frames())?;
             return Ok(self.current.insert(checked(audio.with_channels(channels))?));
         };
-        let key = (partner.uri.clone(), rate, channels);
-        if !self.whole.contains_key(&key) {
+        if self.kept != (rate, channels) {
+            self.whole.clear();
+            (self.kept, self.cached) = ((rate, channels), 0);
+        }
+        if !self.whole.contains_key(&partner.uri) {
             let source = Source::parse(&partner.uri)?;
             let seconds = source.seconds()?.min(max_seconds);
             let audio = checked(source.read(0.0, seconds, rate)?.with_channels(channels))?;
@@ -48,9 +53,9 @@ impl Partners {
                 self.cached = 0;
             }
             self.cached += size;
-            self.whole.insert(key.clone(), audio);
+            self.whole.insert(partner.uri.clone(), audio);
         }
-        self.whole.get(&key).ok_or_else(|| AudioError::new(RejectKind::Empty, "no audio"))
+        self.whole.get(&partner.uri).ok_or_else(|| AudioError::new(RejectKind::Empty, "no audio"))
     }
 }
 

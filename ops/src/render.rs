@@ -332,6 +332,47 @@ mod tests {
         }
     }
 
+    /// Views of a segment after the first take no memory: plans, buffers and the view itself are used again.
+    #[test]
+    fn nothing_is_allocated_in_steady_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("response.wav");
+        crate::wav::write_wav(&path, RATE, &[&[1.0, 0.5, 0.25, 0.125]]).unwrap();
+        let pools = Pools::from([(
+            "responses".to_owned(),
+            crate::views::Pool::new(vec![crate::views::PoolClip {
+                clip_id: "response".to_owned(),
+                uri: path.display().to_string(),
+                seconds: 4.0 / f64::from(RATE),
+            }]),
+        )]);
+        let mut chains = vec![loev(1.0)];
+        for def in crate::operators::all() {
+            let from = match def.partner() {
+                None => "",
+                Some(crate::operator::Extent::Whole { .. }) => r#", "from": "responses""#,
+                // Another part of another file for every view: reading takes memory.
+                Some(crate::operator::Extent::View) => continue,
+            };
+            chains.push(self::chain("[]", &format!(r#"[{{"{}": {{"p": 1{from}}}}}]"#, def.name), 1.0));
+        }
+        for mut chain in chains {
+            chain.channels = Channels::Stereo;
+            let left = tone(chain.read_seconds(), 440.0).channels.remove(0);
+            let source = Audio { rate: RATE, channels: vec![left.clone(), left] };
+            let mut renderer = Renderer::new(&chain).unwrap();
+            let draws: Vec<Draw> = (0..3)
+                .flat_map(|s| chain.draw_segment(Key::root(8), "c", 30.0, s, 0, &pools).unwrap())
+                .collect();
+            let mut view = Audio::mono(RATE, Vec::new());
+            let mut all =
+                || draws.iter().for_each(|draw| renderer.render_into(&source, draw, &mut view).unwrap());
+            all();
+            let again = allocation_counter::measure(all);
+            assert_eq!(again.count_total, 0, "{:?}", chain.columns());
+        }
+    }
+
     /// Every operator with every parameter anywhere in its range, alone, on any finite sound.
     fn anywhere(def: &'static crate::operator::OperatorDef, rng: &mut crate::rng::Rng) -> Vec<f64> {
         use crate::operator::ParamKind;

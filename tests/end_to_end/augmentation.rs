@@ -1,15 +1,16 @@
 //! Every operator in pipelines put together at random: what is stored, replayed and fed to training is one sound,
 //! and labels are true for it.
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Float64Type};
 use loev_ops::draw_table::{chain_from_metadata, draws_from_batch};
 use loev_ops::features::{FrontEnd, LogMel};
 use loev_ops::mir::MusicalKey;
-use loev_ops::operator::Kernel;
+use loev_ops::operator::{Kernel, OperatorDef};
 use loev_ops::operators::all;
 use loev_ops::rng::{Key, Rng};
 use loev_pipeline::exec::render::{Output, ViewRenderer};
+use loev_pipeline::exec::scan::Table;
 use serde_json::{Value, json};
 
 use crate::support::{Workplace, errors, table};
@@ -21,14 +22,16 @@ fn chains(rng: &mut Rng) -> Vec<(Vec<Value>, Vec<Value>)> {
     let mut deck: Vec<_> = all().iter().collect();
     rng.shuffle(&mut deck);
     let hands = deck.chunks(deck.len().div_ceil(PIPELINES));
-    let chain = |hand: &[&&'static loev_ops::operator::OperatorDef]| {
-        let entry = |def: &loev_ops::operator::OperatorDef| match def.partner() {
+    let chain = |hand: &[&&'static OperatorDef]| {
+        let entry = |def: &OperatorDef| match def.partner() {
             Some(_) => json!({ def.name: {"p": 1, "from": "others"} }),
             None => json!({ def.name: {"p": 1} }),
         };
         let (factors, rest) = hand.split_at(2);
-        let (still, moving): (Vec<_>, Vec<_>) =
-            rest.iter().partition(|def| matches!(def.kernel, Kernel::Samples(_) | Kernel::Partner(..)));
+        let (still, moving): (Vec<&&OperatorDef>, Vec<&&OperatorDef>) = rest
+            .iter()
+            .copied()
+            .partition(|def| matches!(def.kernel, Kernel::Samples(_) | Kernel::Partner(..)));
         let mut base: Vec<Value> = moving.iter().map(|def| entry(def)).collect();
         let (shuffled, some) = still.split_at(still.len() / 2);
         base.push(json!({"shuffle": shuffled.iter().map(|def| entry(def)).collect::<Vec<_>>()}));
@@ -71,7 +74,8 @@ fn a_replayed_view_is_the_view_that_training_saw() {
         assert_eq!(here.sql("runs/random", "select count(*) from rejects"), ["0"], "{variant:?} {base:?}");
         let (views, audio) = views(&here);
         assert_eq!(views.num_rows(), audio.num_rows());
-        let chain = chain_from_metadata(views.schema().metadata()).unwrap();
+        let stored = Table::open(&here.path("runs/random/tables/views")).unwrap();
+        let chain = chain_from_metadata(stored.schema.metadata()).unwrap();
         let draws = draws_from_batch(&chain, &views).unwrap();
         let ids = views.column_by_name("view_id").unwrap().as_string::<i32>();
         let uris = views.column_by_name("uri").unwrap().as_string::<i32>();

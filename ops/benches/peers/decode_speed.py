@@ -3,11 +3,12 @@
 
     decode_speed.py [--reader PROGRAM] [--crops N] [--rounds N] FILE_OR_FOLDER...
 
-Two tasks per codec: random crops of 3 to 10 s, and whole files. Against ours run those peers of ffmpeg
-(one process per read), torchcodec, soundfile + soxr and librosa that
-are installed. All read the same crops, in an order that is shuffled in each round; of the rounds the
-median counts. Times are processor times, which hold on a machine that does other work too. Prints seconds of audio per second, and the ratio of ours to the best peer. Ours runs
-twice: `cold` in a process that meets each file for the first time, `warm` where it has read from it once.
+Two tasks per codec: random crops of 3 to 10 s, and whole files. Against ours run those peers that are
+installed: ffmpeg (one process per read), torchcodec, soundfile + soxr, librosa. All read the same crops,
+in an order that is shuffled in each round; of the rounds the median counts. Times are processor times,
+which hold on a machine that does other work too. Prints seconds of audio per second, and the ratios of
+ours to the best peer. Ours runs twice: `cold` in a process that meets each file for the first time, and
+`warm` where it has read from it once.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 

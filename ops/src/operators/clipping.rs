@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn the_threshold_is_relative_to_the_peak_of_all_channels() {
         let clip = |scale: f32| {
-            let channels = vec![vec![0.05 * scale, -1.0 * scale], vec![0.5 * scale, -0.09 * scale]];
+            let channels = vec![vec![0.05 * scale, -scale], vec![0.5 * scale, -0.09 * scale]];
             let mut audio = Audio { rate: 8_000, channels };
             run(&mut audio, &[-20.0], &mut Key::root(0).rng(), &mut Scratch::default());
             audio.channels.concat().iter().map(|s| s / scale).collect::<Vec<_>>()

@@ -2,9 +2,7 @@
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{
-    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch,
-};
+use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
