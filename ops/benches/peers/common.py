@@ -23,10 +23,10 @@ def one_thread():
 class Loev:
     """The program `peers` (main.rs), which answers one job at a time."""
 
-    def __init__(self):
-        command = "cargo bench --quiet --locked -p loev-ops --bench peers -- -"
+    def __init__(self, program=None):
+        command = [program] if program else "cargo bench --quiet --locked -p loev-ops --bench peers --".split()
         self.process = subprocess.Popen(
-            command.split(), cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [*command, "-"], cwd=REPOSITORY, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.folder = tempfile.TemporaryDirectory()
 

@@ -120,9 +120,10 @@ def main():
     parser.add_argument("--tracks", type=int, default=20, help="how many of them (default 20)")
     parser.add_argument("--csv", type=Path, help="write the values of every track here")
     parser.add_argument("--only", nargs="+", help="names of the stretchers to run; loev always runs")
+    parser.add_argument("--program", help="the program `peers` where it is built already")
     options = parser.parse_args()
 
-    stretchers = all_stretchers(Loev())
+    stretchers = all_stretchers(Loev(options.program))
     if options.only:
         stretchers = {k: v for k, v in stretchers.items() if k == "loev" or k in options.only}
     chosen = tracks(options.music, options.tracks)

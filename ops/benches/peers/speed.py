@@ -20,6 +20,8 @@ import torch  # noqa: E402
 TABLE = Path(__file__).with_name("operators.json")
 SECONDS = 3.0
 ROUND_SECONDS = 0.1
+# Peers this many times slower than the fastest are timed once only.
+TOO_SLOW = 20
 
 
 def filled(value, places):
@@ -37,10 +39,12 @@ def step(entry, places):
     function = getattr(importlib.import_module(module), name)
     options = {key: filled(value, places) for key, value in entry.get("with", {}).items()}
     if library == "audiomentations":
-        return partial(function(p=1.0, **options), sample_rate=rate)
+        transform = partial(function(p=1.0, **options), sample_rate=rate)
+        # Some return a reversed or cut view of their input, which the next reader would pay for.
+        return lambda x: np.ascontiguousarray(transform(x))
     if library == "torch_audiomentations":
-        transform = function(p=1.0, output_type="tensor", **options)
-        return lambda x: transform(x.reshape(1, -1, x.shape[-1]), rate)
+        transform = function(p=1.0, sample_rate=rate, output_type="tensor", **options)
+        return lambda x: transform(x.reshape(1, -1, x.shape[-1]))
     if library == "pedalboard" and inspect.isclass(function):
         return partial(function(**options), sample_rate=rate)
     if library == "pedalboard":
@@ -68,7 +72,13 @@ def peer(entry, places):
             x = do(x)
         return x
 
-    return name + (f" ({entry['note']})" if "note" in entry else ""), run
+    return name + described(entry), run
+
+
+def described(entry):
+    """What a table says about a peer, in brackets. `lesser`: does less than we do, and so cannot be the best."""
+    notes = [entry[key] for key in ["note"] if key in entry] + ["lesser"] * entry.get("lesser", False)
+    return f" ({', '.join(notes)})" if notes else ""
 
 
 def source_of(entry, audio):
@@ -94,7 +104,7 @@ def our_chain(name, entry, rate, fixed):
 
 
 def compare(loev, entry, name, places, audio, rounds):
-    """Seconds per round by name, ours first, all taking turns; then worst and median of our own draws."""
+    """Seconds per round by name, ours first, all taking turns; then the worst by the median of our own draws."""
     rate, clip = places["rate"], places["clip"]
     ours = partial(loev.ask, "time", input=clip, chain=our_chain(name, entry, rate, True))
     varied = not entry.get("ours")
@@ -107,14 +117,17 @@ def compare(loev, entry, name, places, audio, rounds):
     for other in entry["peers"]:
         label, run = peer(other, places)
         timers[label] = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
-    counts = {}
-    for label, timer in timers.items():
+    for timer in timers.values():
         timer(1)
-        counts[label] = int(np.clip(ROUND_SECONDS / timer(1), 1, 500))
-    times = {label: [] for label in timers}
+    once = {label: timer(1) for label, timer in timers.items()}
+    times = {label: [seconds] for label, seconds in once.items()}
+    fastest = min([once[label] for label in timers if label != "loev"], default=0.0)
+    racing = [label for label in timers if label == "loev" or once[label] < TOO_SLOW * fastest]
+    times.update((label, []) for label in racing)
     for _ in range(rounds):
-        for label, timer in timers.items():
-            times[label].append(timer(counts[label]))
+        for label in racing:
+            count = int(np.clip(ROUND_SECONDS / once[label], 1, 500))
+            times[label].append(timers[label](count))
     draws = loev.ask("time", input=clip, chain=our_chain(name, entry, rate, False), draws=24, iterations=5)
     return times, max(draws["seconds"]) / statistics.median(draws["seconds"])
 
@@ -122,7 +135,7 @@ def compare(loev, entry, name, places, audio, rounds):
 def row(name, times, spread):
     """A line of the result, and its numbers."""
     middle = {label: statistics.median(found) for label, found in times.items()}
-    peers = [label for label in times if label != "loev"]
+    peers = [label for label in times if label != "loev" and not label.endswith("lesser)")]
     text = f"| {name} | {1e6 * middle['loev']:,.0f} "
     ratio = best = None
     if peers:
@@ -140,13 +153,15 @@ def listing(table):
     libraries = ["audiomentations", "torch_audiomentations", "pedalboard", "torchaudio", "librosa", "soxr"]
     print("| operator | " + " | ".join(libraries) + " |\n|" + " --- |" * (len(libraries) + 1))
     for name, entry in table.items():
+        if "chain" in entry:
+            continue
         cells = {library: [] for library in libraries}
         for other in entry["peers"]:
             for one in other.get("steps", [other]):
                 library, _, call = one["call"].partition(".")
                 call = call.rsplit(".", 1)[-1]
-                note = f" ({other['note']})" if "note" in other else ""
-                cells[library] += [] if call + note in cells[library] else [call + note]
+                text = call + described(other)
+                cells[library] += [] if text in cells[library] else [text]
         print(f"| {name} | " + " | ".join(", ".join(cells[library]) for library in libraries) + " |")
 
 
@@ -157,13 +172,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="how often all take turns (default 7)")
     parser.add_argument("--only", nargs="+", help="operators to time")
     parser.add_argument("--json", type=Path, help="write all times here")
+    parser.add_argument("--program", help="the program `peers` where it is built already")
     options = parser.parse_args()
     table = json.loads(TABLE.read_text())
     if options.list or not options.music:
         return listing(table)
 
     torch.set_num_threads(1)
-    loev = Loev()
+    loev = Loev(options.program)
     folder = Path(tempfile.mkdtemp(dir=loev.folder.name))
     path = tracks(options.music, 1)[0]
     results = []
