@@ -9,6 +9,10 @@ pub struct Audio {
     pub channels: Vec<Vec<f32>>,
 }
 
+/// The bits of the sign and of infinity in an f32.
+const SIGN: u32 = 1 << 31;
+const INFINITE: u32 = f32::INFINITY.to_bits();
+
 impl Audio {
     /// One channel.
     pub fn mono(rate: u32, samples: Vec<f32>) -> Self {
@@ -65,14 +69,32 @@ impl Audio {
         Self { rate, channels: kept.iter().map(fold).collect() }
     }
 
-    /// The largest absolute sample of any channel; 0 when empty.
+    /// The largest absolute sample of any channel; 0 when empty, not a number when any sample is none.
     pub fn peak(&self) -> f32 {
-        self.channels.iter().flatten().fold(0.0, |peak, s| peak.max(s.abs()))
+        let magnitude = self.magnitude();
+        if magnitude > INFINITE { f32::NAN } else { f32::from_bits(magnitude) }
     }
 
     /// Whether every sample is finite.
     pub fn is_finite(&self) -> bool {
-        self.channels.iter().flatten().all(|s| s.is_finite())
+        self.magnitude() < INFINITE
+    }
+
+    /// The bits of the largest absolute sample: they are in the order of the magnitudes, with the infinite and then
+    /// what is no number at the end. One pass that vector units take, and there is one for every view.
+    fn magnitude(&self) -> u32 {
+        let of_channel = |channel: &Vec<f32>| {
+            let (blocks, rest) = channel.as_chunks::<16>();
+            let mut most = [0i32; 16];
+            for block in blocks {
+                for (most, sample) in most.iter_mut().zip(block) {
+                    *most = (*most).max((sample.to_bits() & !SIGN) as i32);
+                }
+            }
+            let rest = rest.iter().map(|sample| (sample.to_bits() & !SIGN) as i32);
+            most.into_iter().chain(rest).fold(0, i32::max)
+        };
+        self.channels.iter().map(of_channel).fold(0, i32::max) as u32
     }
 }
 
@@ -86,6 +108,18 @@ mod tests {
         assert_eq!(audio.to_mono(), [0.5, 0.0]);
         assert_eq!((audio.frames(), audio.seconds(), audio.peak()), (2, 1.0, 1.0));
         assert!(audio.is_finite());
+    }
+
+    #[test]
+    fn what_is_not_finite_is_found_anywhere() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 15, 16, 36] {
+                let mut audio = Audio::mono(8_000, vec![-0.25; 37]);
+                assert_eq!((audio.peak(), audio.is_finite()), (0.25, true));
+                audio.channels[0][at] = bad;
+                assert!(!audio.is_finite() && (audio.peak().is_nan() || audio.peak() == f32::INFINITY));
+            }
+        }
     }
 
     #[test]

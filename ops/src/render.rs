@@ -165,7 +165,8 @@ fn shift(leaf: &Leaf, params: Option<&[f64]>) -> f64 {
 /// The `frames` in the middle.
 fn middle(source: &Audio, frames: usize, view: &mut Audio) -> Result<(), AudioError> {
     let start = source.frames().checked_sub(frames).map(|excess| excess / 2);
-    let (Some(start), false) = (start, source.channels.is_empty()) else {
+    let whole = source.channels.iter().all(|channel| channel.len() == source.frames());
+    let (Some(start), false, true) = (start, source.channels.is_empty(), whole) else {
         let message = format!("the view needs {frames} frames of source, there are {}", source.frames());
         return Err(AudioError::new(RejectKind::TooShort, message));
     };
@@ -173,7 +174,7 @@ fn middle(source: &Audio, frames: usize, view: &mut Audio) -> Result<(), AudioEr
     view.channels.resize_with(source.channels.len(), Vec::new);
     for (channel, source) in view.channels.iter_mut().zip(&source.channels) {
         channel.clear();
-        channel.extend(source.iter().skip(start).take(frames));
+        channel.extend_from_slice(&source[start..start + frames]);
     }
     Ok(())
 }

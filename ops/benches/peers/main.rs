@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use hound::WavReader;
 use loev_ops::audio::Audio;
-use loev_ops::operator::Warp;
+use loev_ops::chain::Chain;
+use loev_ops::operator::{Kernel, Scratch, Warp};
 use loev_ops::operators::find;
 use loev_ops::render::Renderer;
 use loev_ops::rng::Key;
-use loev_ops::views::{Chain, Draw};
+use loev_ops::views::{Draw, Pool, PoolClip, Pools};
 use loev_ops::vocoder::Vocoder;
 use loev_ops::wav::write_wav;
 use serde::Deserialize;
@@ -32,8 +33,10 @@ enum Job {
     Warp { input: PathBuf, output: PathBuf, semitones: f64, rate: f64 },
     /// Writes one view from the middle of a file.
     Render { input: PathBuf, output: PathBuf, chain: Chain },
-    /// The median seconds that a view from the middle of a file takes, for each of several draws.
-    Time { input: PathBuf, chain: Chain, draws: u32, iterations: u32 },
+    /// The median seconds that a view from the middle of a file takes, for each of several draws. Operators that need
+    /// a second recording take `other`. A chain of one operator on samples alone is timed as peers are: a copy of the
+    /// audio, and the operator.
+    Time { input: PathBuf, chain: Chain, draws: u32, iterations: u32, other: Option<PathBuf> },
 }
 
 fn main() -> io::Result<()> {
@@ -66,20 +69,32 @@ fn run(job: Job) -> Outcome {
         }
         Job::Render { input, output, chain } => {
             let source = source(&read(&input)?, &chain)?;
-            let view = Renderer::new(&chain)?.render(&source, &draw(&chain, 0)?)?;
+            let view = Renderer::new(&chain)?.render(&source, &draw(&chain, 0, None)?)?;
             write(&output, &view)
         }
-        Job::Time { input, chain, draws, iterations } => {
+        Job::Time { input, chain, draws, iterations, other } => {
             let source = source(&read(&input)?, &chain)?;
             let mut renderer = Renderer::new(&chain)?;
             let mut seconds = Vec::new();
+            let mut view = Audio::mono(chain.sample_rate, Vec::new());
+            let alone = match chain.operators().as_slice() {
+                [only] if chain.variant.is_empty() => Some(only.def().kernel),
+                _ => None,
+            };
+            let mut scratch = Scratch::default();
             for segment in 0..draws {
-                let draw = draw(&chain, segment)?;
-                renderer.render(&source, &draw)?;
+                let draw = draw(&chain, segment, other.as_deref())?;
+                renderer.render_into(&source, &draw, &mut view)?;
                 let mut times = Vec::new();
                 for _ in 0..iterations.max(1) {
                     let start = Instant::now();
-                    black_box(renderer.render(black_box(&source), &draw)?);
+                    if let (Some(Kernel::Samples(run)), Some(params)) = (alone, &draw.params[0]) {
+                        view.channels.clone_from(&black_box(&source).channels);
+                        run(black_box(&mut view), params, &mut Key::root(2).rng(), &mut scratch);
+                        times.push(start.elapsed().as_secs_f64());
+                        continue;
+                    }
+                    renderer.render_into(black_box(&source), &draw, black_box(&mut view))?;
                     times.push(start.elapsed().as_secs_f64());
                 }
                 times.sort_by(f64::total_cmp);
@@ -91,8 +106,16 @@ fn run(job: Job) -> Outcome {
 }
 
 /// A draw of the chain; segments differ in their parameters.
-fn draw(chain: &Chain, segment: u32) -> Result<Draw, Box<dyn std::error::Error>> {
-    let draws = chain.draw_segment(Key::root(1), "peers", chain.read_seconds(), segment, 0)?;
+fn draw(chain: &Chain, segment: u32, other: Option<&Path>) -> Result<Draw, Box<dyn std::error::Error>> {
+    let mut pools = Pools::new();
+    for stage in chain.partner_stages() {
+        let path = other.ok_or("the chain needs a second recording")?;
+        let reader = WavReader::open(path)?;
+        let seconds = f64::from(reader.duration()) / f64::from(reader.spec().sample_rate);
+        let clip = PoolClip { clip_id: "other".to_owned(), uri: path.display().to_string(), seconds };
+        pools.insert(stage.to_owned(), Pool::new(vec![clip]));
+    }
+    let draws = chain.draw_segment(Key::root(1), "peers", chain.read_seconds(), segment, 0, &pools)?;
     draws.into_iter().next().ok_or_else(|| "the chain draws no view".into())
 }
 

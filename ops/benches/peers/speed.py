@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import statistics
+import sys
 import tempfile
 import time
 from functools import partial
@@ -99,14 +100,16 @@ def median_time(run, count):
 
 def our_chain(name, entry, rate, fixed):
     """One operator, always applied; with the parameters of the table, or all it draws by default."""
-    chain = entry.get("chain", {"base": [{name: (entry.get("ours", {}) if fixed else {}) | {"p": 1}}]})
+    other = {"from": "other"} if "other" in entry else {}
+    chain = entry.get("chain", {"base": [{name: (entry.get("ours", {}) if fixed else {}) | {"p": 1} | other}]})
     return {"sample_rate": rate, "seconds": SECONDS} | chain
 
 
 def compare(loev, entry, name, places, audio, rounds):
     """Seconds per round by name, ours first, all taking turns; then the worst by the median of our own draws."""
     rate, clip = places["rate"], places["clip"]
-    ours = partial(loev.ask, "time", input=clip, chain=our_chain(name, entry, rate, True))
+    time = partial(loev.ask, "time", input=clip, other=places.get(entry.get("other")))
+    ours = partial(time, chain=our_chain(name, entry, rate, True))
     varied = not entry.get("ours")
 
     def our_time(count):
@@ -116,7 +119,13 @@ def compare(loev, entry, name, places, audio, rounds):
     timers = {"loev": our_time}
     for other in entry["peers"]:
         label, run = peer(other, places)
-        timers[label] = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
+        timer = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
+        try:
+            timer(1)
+        except Exception as error:  # Every library has errors of its own; some take mono alone.
+            print(f"{name}: {label} cannot: {error}", file=sys.stderr)
+            continue
+        timers[label] = timer
     for timer in timers.values():
         timer(1)
     once = {label: timer(1) for label, timer in timers.items()}
@@ -128,7 +137,7 @@ def compare(loev, entry, name, places, audio, rounds):
         for label in racing:
             count = int(np.clip(ROUND_SECONDS / once[label], 1, 500))
             times[label].append(timers[label](count))
-    draws = loev.ask("time", input=clip, chain=our_chain(name, entry, rate, False), draws=24, iterations=5)
+    draws = time(chain=our_chain(name, entry, rate, False), draws=24, iterations=5)
     return times, max(draws["seconds"]) / statistics.median(draws["seconds"])
 
 

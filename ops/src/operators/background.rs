@@ -44,10 +44,10 @@ fn run(audio: &mut Audio, background: &Audio, params: &[f64], _: &mut Rng, _: &m
     if music <= 0.0 || noise <= 0.0 {
         return;
     }
-    let scale = (music / noise).sqrt() * 10f64.powf(-snr_db / 20.0);
+    let scale = finite_f32((music / noise).sqrt() * 10f64.powf(-snr_db / 20.0));
     for (channel, background) in audio.channels.iter_mut().zip(&background.channels) {
         for (sample, other) in channel.iter_mut().zip(background) {
-            *sample = finite_f32(f64::from(*sample) + f64::from(*other) * scale);
+            *sample = (*sample + *other * scale).clamp(f32::MIN, f32::MAX);
         }
     }
 }
@@ -56,7 +56,8 @@ fn run(audio: &mut Audio, background: &Audio, params: &[f64], _: &mut Rng, _: &m
 pub(super) fn energy(channels: &[Vec<f32>]) -> f64 {
     let mut sums = [0.0f64; 8];
     for channel in channels {
-        for samples in channel.chunks(8) {
+        let (blocks, rest) = channel.as_chunks::<8>();
+        for samples in blocks.iter().map(<[f32; 8]>::as_slice).chain([rest]) {
             for (sum, sample) in sums.iter_mut().zip(samples) {
                 *sum += f64::from(*sample) * f64::from(*sample);
             }

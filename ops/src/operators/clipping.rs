@@ -37,8 +37,10 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
         return;
     }
     let threshold = (f64::from(audio.peak()) * 10f64.powf(threshold_db / 20.0)) as f32;
-    for sample in audio.channels.iter_mut().flatten() {
-        *sample = sample.min(threshold).max(-threshold);
+    for channel in &mut audio.channels {
+        for sample in channel {
+            *sample = sample.min(threshold).max(-threshold);
+        }
     }
 }
 

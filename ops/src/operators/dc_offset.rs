@@ -2,7 +2,7 @@
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{FactorDef, Kernel, OperatorDef, ParamDef, ParamKind, Peer, Scratch, finite_f32};
+use crate::operator::{FactorDef, Kernel, OperatorDef, ParamDef, ParamKind, Peer, Scratch};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
@@ -35,8 +35,11 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     if offset == 0.0 {
         return;
     }
-    for sample in audio.channels.iter_mut().flatten() {
-        *sample = finite_f32(f64::from(*sample) + offset);
+    let offset = offset as f32;
+    for channel in &mut audio.channels {
+        for sample in channel {
+            *sample = (*sample + offset).clamp(f32::MIN, f32::MAX);
+        }
     }
 }
 

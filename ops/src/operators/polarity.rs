@@ -22,8 +22,10 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 };
 
 fn run(audio: &mut Audio, _: &[f64], _: &mut Rng, _: &mut Scratch) {
-    for sample in audio.channels.iter_mut().flatten() {
-        *sample = -*sample;
+    for channel in &mut audio.channels {
+        for sample in channel {
+            *sample = -*sample;
+        }
     }
 }
 
