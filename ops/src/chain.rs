@@ -24,10 +24,11 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 
 use crate::error::{AudioError, RejectKind};
-use crate::operator::{FactorDef, Kernel, OperatorSpec, Warp, unknown};
+use crate::operator::{FactorDef, Kernel, OperatorDef, OperatorSpec, Warp, unknown};
 use crate::operators::spec::read_named;
 use crate::operators::{all, find};
 use crate::rng::Key;
+use crate::speed;
 use crate::views::Draw;
 use crate::vocoder;
 
@@ -233,7 +234,7 @@ impl Chain {
             }
             let Some(shuffle) = &leaf.shuffle else { continue };
             let moves = |leaf: &Leaf| {
-                let moves = matches!(leaf.spec.def().kernel, Kernel::Warp(_) | Kernel::Shift(_));
+                let moves = !matches!(leaf.spec.def().kernel, Kernel::Samples(_) | Kernel::Partner(..));
                 moves.then(|| leaf.spec.name())
             };
             let mut movers = leaves[shuffle.clone()].iter().filter_map(moves);
@@ -307,8 +308,10 @@ impl Chain {
             Step::Leaf(i) => {
                 let spec = &leaves[*i].spec;
                 let (low, high) = ends(spec);
-                let shift = |params: &[f64]| shift_frames(spec.def().shift(params), self.sample_rate);
-                frames + 2 * shift(&low).max(shift(&high))
+                let reads = |params: &[f64]| leaf_frames(spec.def(), Some(params), frames, self.sample_rate);
+                // Not applied, it reads as much as at its identity, which may be more than at either end.
+                let identity = leaf_frames(spec.def(), None, frames, self.sample_rate);
+                reads(&low).max(reads(&high)).max(identity)
             }
             Step::Warp(range) => {
                 let members = leaves[range.clone()].iter();
@@ -326,9 +329,19 @@ impl Chain {
     }
 }
 
-/// Whole frames that cover a shift.
-pub(crate) fn shift_frames(seconds: f64, sample_rate: u32) -> usize {
-    (seconds.abs() * f64::from(sample_rate)).ceil() as usize
+/// Frames that enter a leaf that is no warp, for so many that leave it.
+pub(crate) fn leaf_frames(
+    def: &OperatorDef,
+    params: Option<&[f64]>,
+    frames: usize,
+    sample_rate: u32,
+) -> usize {
+    let Some(params) = params else { return frames };
+    match def.kernel {
+        Kernel::Shift(shift) => frames + 2 * (shift(params).abs() * f64::from(sample_rate)).ceil() as usize,
+        Kernel::Speed(speed) => speed::input_frames(frames, speed(params)),
+        Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Warp(_) => frames,
+    }
 }
 
 /// What is done, leaf by leaf in this order, each run of neighbouring warps fused into one pass of the vocoder. A

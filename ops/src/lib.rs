@@ -28,6 +28,7 @@ pub mod render;
 pub mod resample;
 pub mod rng;
 pub mod source;
+mod speed;
 pub mod synth;
 pub mod views;
 pub mod vocoder;

@@ -46,15 +46,7 @@ impl OperatorDef {
     pub fn warp(&self, params: &[f64]) -> Warp {
         match self.kernel {
             Kernel::Warp(warp) => warp(params),
-            Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Shift(_) => Warp::IDENTITY,
-        }
-    }
-
-    /// By how many seconds the operator moves the view; none unless its kernel is a shift.
-    pub fn shift(&self, params: &[f64]) -> f64 {
-        match self.kernel {
-            Kernel::Shift(shift) => shift(params),
-            Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Warp(_) => 0.0,
+            Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Speed(_) | Kernel::Shift(_) => Warp::IDENTITY,
         }
     }
 
@@ -67,7 +59,7 @@ impl OperatorDef {
     pub fn partner(&self) -> Option<Extent> {
         match self.kernel {
             Kernel::Partner(extent, _) => Some(extent),
-            Kernel::Samples(_) | Kernel::Warp(_) | Kernel::Shift(_) => None,
+            Kernel::Samples(_) | Kernel::Warp(_) | Kernel::Speed(_) | Kernel::Shift(_) => None,
         }
     }
 }
@@ -221,6 +213,8 @@ pub enum Kernel {
     Partner(Extent, fn(&mut Audio, &Audio, &[f64], &mut Rng, &mut Scratch)),
     /// Changes pitch or time; neighbours in a chain are fused into one pass of the vocoder.
     Warp(fn(&[f64]) -> Warp),
+    /// Plays that many times faster, pitch and all: one resampling.
+    Speed(fn(&[f64]) -> f64),
     /// Takes another part of the clip: how many seconds later.
     Shift(fn(&[f64]) -> f64),
 }
@@ -231,6 +225,7 @@ impl fmt::Debug for Kernel {
             Kernel::Samples(_) => "Samples",
             Kernel::Partner(..) => "Partner",
             Kernel::Warp(_) => "Warp",
+            Kernel::Speed(_) => "Speed",
             Kernel::Shift(_) => "Shift",
         })
     }

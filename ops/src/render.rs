@@ -8,11 +8,12 @@
 //! ever padded. A warp that is not applied runs at identity: processed and untouched views cannot be told apart.
 
 use crate::audio::Audio;
-use crate::chain::{Chain, Leaf, Step, check_draw, shift_frames, steps};
+use crate::chain::{Chain, Leaf, Step, check_draw, leaf_frames, steps};
 use crate::error::{AudioError, RejectKind};
 use crate::operator::{Kernel, Scratch, Warp};
 use crate::partners::Partners;
 use crate::rng::Key;
+use crate::speed::Resampler;
 use crate::views::{Draw, operator_key};
 use crate::vocoder::{Vocoder, input_frames};
 
@@ -23,6 +24,7 @@ pub struct Renderer {
     leaves: Vec<Leaf>,
     read_seconds: f64,
     vocoder: Vocoder,
+    resampler: Resampler,
     scratch: Scratch,
     partners: Partners,
     /// What is done for the draw at hand, and the frames that enter each step, from the last one back.
@@ -44,6 +46,7 @@ impl Renderer {
             leaves: chain.leaves(),
             read_seconds: chain.read_seconds(),
             vocoder: Vocoder::new(chain.sample_rate),
+            resampler: Resampler::new(),
             scratch: Scratch::default(),
             partners: Partners::default(),
             steps: Vec::new(),
@@ -92,7 +95,7 @@ impl Renderer {
             self.lengths.push(frames);
             frames = match step {
                 Step::Warp(range) => input_frames(rate, frames, warp(&self.leaves, range, params)),
-                Step::Leaf(i) => frames + 2 * shift_frames(shift(&self.leaves[*i], params(*i)), rate),
+                Step::Leaf(i) => leaf_frames(self.leaves[*i].spec.def(), params(*i), frames, rate),
             };
         }
         middle(source, frames, view)?;
@@ -100,8 +103,7 @@ impl Renderer {
             let frames = self.lengths.pop().unwrap_or(0);
             match step {
                 Step::Warp(range) => {
-                    self.warped.resize_with(view.channels.len(), Vec::new);
-                    self.warped.iter_mut().for_each(|channel| channel.resize(frames, 0.0));
+                    resize(&mut self.warped, view.channels.len(), frames);
                     let centre = view.frames() as f64 / 2.0;
                     let warp = warp(&self.leaves, range, params);
                     self.vocoder.process(&view.channels, centre, warp, &mut self.warped);
@@ -124,6 +126,11 @@ impl Renderer {
                                 e
                             })?;
                             run(view, other, params, &mut rng, &mut self.scratch);
+                        }
+                        Kernel::Speed(speed) => {
+                            resize(&mut self.warped, view.channels.len(), frames);
+                            self.resampler.process(&mut view.channels, speed(params), &mut self.warped);
+                            std::mem::swap(&mut view.channels, &mut self.warped);
                         }
                         Kernel::Shift(shift) => {
                             let excess = view.frames().saturating_sub(frames) as f64 / 2.0;
@@ -157,9 +164,9 @@ fn warp<'a>(
     })
 }
 
-/// The shift of a leaf, 0 where it was not applied.
-fn shift(leaf: &Leaf, params: Option<&[f64]>) -> f64 {
-    params.map_or(0.0, |params| leaf.spec.def().shift(params))
+fn resize(channels: &mut Vec<Vec<f32>>, count: usize, frames: usize) {
+    channels.resize_with(count, Vec::new);
+    channels.iter_mut().for_each(|channel| channel.resize(frames, 0.0));
 }
 
 /// The `frames` in the middle.

@@ -44,10 +44,10 @@ fn run(audio: &mut Audio, background: &Audio, params: &[f64], _: &mut Rng, _: &m
     if music <= 0.0 || noise <= 0.0 {
         return;
     }
-    let scale = finite_f32((music / noise).sqrt() * 10f64.powf(-snr_db / 20.0));
+    let scale = (music / noise).sqrt() * 10f64.powf(-snr_db / 20.0);
     for (channel, background) in audio.channels.iter_mut().zip(&background.channels) {
         for (sample, other) in channel.iter_mut().zip(background) {
-            *sample = (*sample + *other * scale).clamp(f32::MIN, f32::MAX);
+            *sample = finite_f32(f64::from(*sample) + f64::from(*other) * scale);
         }
     }
 }
