@@ -120,7 +120,8 @@ def compare(result, original, rate, ratio, speed):
 
 def onsets(x, rate, count=16):
     """The times of the strongest attacks, at least 0.2 s apart."""
-    strength = librosa.onset.onset_strength(y=x, sr=rate, hop_length=rate // 200, n_fft=1 << round(np.log2(0.02 * rate)))
+    size = 1 << round(np.log2(0.02 * rate))
+    strength = librosa.onset.onset_strength(y=x, sr=rate, hop_length=rate // 200, n_fft=size, n_mels=40)
     peaks = librosa.util.peak_pick(strength, pre_max=20, post_max=20, pre_avg=20, post_avg=20, delta=0.5, wait=40)
     times = peaks / 200
     inside = (times > EDGE_SECONDS + 0.1) & (times < len(x) / rate - EDGE_SECONDS - 0.1)
