@@ -2,11 +2,12 @@
 
 use divan::{Bencher, black_box};
 use loev_ops::audio::Audio;
+use loev_ops::chain::{Chain, Channels, Sampling};
 use loev_ops::operator::{Kernel, OperatorSpec, Scratch, Warp};
 use loev_ops::operators::{all, find};
 use loev_ops::render::Renderer;
 use loev_ops::rng::Key;
-use loev_ops::views::{Chain, Sampling};
+use loev_ops::views::Pools;
 use loev_ops::vocoder::{Vocoder, input_frames};
 
 const RATE: u32 = 16_000;
@@ -29,7 +30,8 @@ fn chain() -> Chain {
     Chain {
         sample_rate: RATE,
         seconds: 3.0,
-        base: ops(&["gain", "polarity", "colored_noise", "filter"]),
+        channels: Channels::Mono,
+        base: ops(&["gain", "polarity", "colored_noise", "filter"]).into_iter().map(Into::into).collect(),
         variant: ops(&["pitch_shift", "time_stretch"]),
         sampling: Sampling::Factorial,
     }
@@ -67,7 +69,7 @@ fn draw_segment(bencher: Bencher) {
     let mut segment = 0;
     bencher.bench_local(|| {
         segment += 1;
-        chain.draw_segment(Key::root(4), "clip", 30.0, segment, 0)
+        chain.draw_segment(Key::root(4), "clip", 30.0, segment, 0, &Pools::new())
     });
 }
 
@@ -77,7 +79,7 @@ fn whole_chain(bencher: Bencher) {
     let chain = chain();
     let source = Audio::mono(RATE, signal((chain.read_seconds() * f64::from(RATE)).round() as usize));
     let Ok(mut renderer) = Renderer::new(&chain) else { return };
-    let Ok(mut draws) = chain.draw_segment(Key::root(5), "clip", 30.0, 0, 0) else { return };
+    let Ok(mut draws) = chain.draw_segment(Key::root(5), "clip", 30.0, 0, 0, &Pools::new()) else { return };
     for draw in &mut draws {
         let mut rng = Key::root(6).with(u64::from(draw.view)).rng();
         for (params, spec) in draw.params.iter_mut().zip(chain.operators()) {

@@ -37,6 +37,34 @@ impl Audio {
         }
     }
 
+    /// The same sound with that many channels: one is the mean of all; a mono sound is repeated; of more channels than
+    /// asked for the first stay, and the others go to all of these, 3 dB down, scaled so that nothing can clip.
+    pub fn with_channels(self, count: usize) -> Self {
+        let have = self.channels.len();
+        if count == have || have == 0 {
+            return self;
+        }
+        let rate = self.rate;
+        if count == 1 {
+            return Self::mono(rate, self.to_mono());
+        }
+        if have < count {
+            // Mono is repeated; what else there is keeps its place and the new channels get the mean.
+            let mean = self.to_mono();
+            let mut channels = if have == 1 { Vec::new() } else { self.channels };
+            channels.resize(count, mean);
+            return Self { rate, channels };
+        }
+        let (kept, rest) = self.channels.split_at(count);
+        let gain = std::f32::consts::FRAC_1_SQRT_2;
+        let scale = 1.0 / (1.0 + gain * rest.len() as f32);
+        let fold = |channel: &Vec<f32>| {
+            let rest = |i: usize| rest.iter().filter_map(|c| c.get(i)).sum::<f32>();
+            channel.iter().enumerate().map(|(i, s)| (s + gain * rest(i)) * scale).collect()
+        };
+        Self { rate, channels: kept.iter().map(fold).collect() }
+    }
+
     /// The largest absolute sample of any channel; 0 when empty.
     pub fn peak(&self) -> f32 {
         self.channels.iter().flatten().fold(0.0, |peak, s| peak.max(s.abs()))
@@ -58,5 +86,21 @@ mod tests {
         assert_eq!(audio.to_mono(), [0.5, 0.0]);
         assert_eq!((audio.frames(), audio.seconds(), audio.peak()), (2, 1.0, 1.0));
         assert!(audio.is_finite());
+    }
+
+    #[test]
+    fn channels_are_repeated_and_folded() {
+        let mono = Audio::mono(2, vec![0.5, -1.0]);
+        assert_eq!(
+            mono.clone().with_channels(2).channels,
+            [mono.channels[0].clone(), mono.channels[0].clone()]
+        );
+        let five =
+            Audio { rate: 2, channels: (0..5).map(|c| vec![if c == 0 { 1.0 } else { 0.0 }]).collect() };
+        let scale = 1.0 / (1.0 + 3.0 * std::f32::consts::FRAC_1_SQRT_2);
+        assert_eq!(five.clone().with_channels(2).channels, [[scale], [0.0]]);
+        assert_eq!(five.with_channels(1).channels, [[0.2]]);
+        let full = Audio { rate: 2, channels: vec![vec![1.0]; 8] };
+        assert!((full.with_channels(2).peak() - 1.0).abs() < 1e-6);
     }
 }

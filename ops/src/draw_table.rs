@@ -2,10 +2,13 @@
 //!
 //! ```text
 //! segment, epoch, view: Int32   centre_s: Float64   key: UInt64   groups: FixedSizeList<Int64>[heads]
-//! one struct per operator: applied: Boolean, then Float64 per number and Utf8 per choice
+//! one struct per leaf of the chain: applied: Boolean
+//!     position: Int32 (within a shuffle: its place in processing)
+//!     Float64 per number, Utf8 per choice (units in the metadata of the fields)
+//!     clip_id: Utf8, uri: Utf8, start_s: Float64 (of the second recording, where the operator has one)
 //! ```
-//! A factor is applied to every view, so its columns hold no nulls; a base operator that was not applied has
-//! `applied = false` and null parameters. The chain itself goes into the metadata of the schema.
+//! An operator that was not applied has `applied = false` and null parameters. A factor with identity parameters is
+//! always applied, so its columns hold no nulls. The chain itself goes into the metadata of the schema.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,11 +21,11 @@ use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int32Type, Int64Typ
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
+use crate::chain::{Chain, Leaf, check_draw};
 use crate::operator::{OperatorDef, ParamDef, ParamKind};
 use crate::operators::find;
-use crate::views::{Chain, Draw};
+use crate::views::{Draw, Partner};
 
-/// The key of the chain in the metadata of a table of draws.
 /// The key of a table's schema metadata under which [`chain_metadata`] stands.
 pub const METADATA: &str = "loev.chain";
 
@@ -34,7 +37,7 @@ struct Stored {
 
 /// The metadata entry that says how the draws of a table came about: the chain and its operators' versions.
 pub fn chain_metadata(chain: &Chain) -> (String, String) {
-    let operators = chain.operators().map(|s| (s.name().to_owned(), s.def().version)).collect();
+    let operators = chain.operators().into_iter().map(|s| (s.name().to_owned(), s.def().version)).collect();
     let stored = Stored { chain: chain.clone(), operators };
     // Serialising plain data to a string has no way to fail; an empty entry would be refused on reading.
     (METADATA.to_owned(), serde_json::to_string(&stored).unwrap_or_default())
@@ -73,9 +76,9 @@ pub fn draw_fields(chain: &Chain) -> Vec<Field> {
         Field::new("draw_key", DataType::UInt64, false),
         Field::new_fixed_size_list("groups", group_item(), chain.heads().len() as i32, false),
     ];
-    fields.extend(chain.operators().zip(chain.columns()).enumerate().map(|(i, (spec, column))| {
-        let inner = operator_fields(spec.def(), i >= chain.variant.len());
-        let version = HashMap::from([("version".to_owned(), spec.def().version.to_string())]);
+    fields.extend(chain.leaves().iter().zip(chain.columns()).map(|(leaf, column)| {
+        let inner = leaf_fields(leaf);
+        let version = HashMap::from([("version".to_owned(), leaf.spec.def().version.to_string())]);
         Field::new_struct(column, inner, false).with_metadata(version)
     }));
     fields
@@ -89,16 +92,26 @@ fn group_item() -> Arc<Field> {
     Arc::new(Field::new("item", DataType::Int64, false))
 }
 
-fn operator_fields(def: &OperatorDef, nullable: bool) -> Fields {
+fn leaf_fields(leaf: &Leaf) -> Fields {
+    let def = leaf.spec.def();
     let param = |p: &ParamDef| {
         let kind = match p.kind {
             ParamKind::Number { .. } => DataType::Float64,
             ParamKind::Choice { .. } => DataType::Utf8,
         };
-        Field::new(p.name, kind, nullable).with_metadata(unit(p.unit))
+        Field::new(p.name, kind, leaf.may_skip).with_metadata(unit(p.unit))
     };
-    let applied = Field::new("applied", DataType::Boolean, false);
-    std::iter::once(applied).chain(def.params.iter().map(param)).collect()
+    let mut fields = vec![Field::new("applied", DataType::Boolean, false)];
+    if leaf.shuffle.is_some() {
+        fields.push(Field::new("position", DataType::Int32, false));
+    }
+    fields.extend(def.params.iter().map(param));
+    if def.partner().is_some() {
+        fields.push(Field::new("clip_id", DataType::Utf8, true));
+        fields.push(Field::new("uri", DataType::Utf8, true));
+        fields.push(Field::new("start_s", DataType::Float64, true).with_metadata(unit("s")));
+    }
+    fields.into()
 }
 
 /// The columns of [`draw_fields`] for these draws.
@@ -108,11 +121,11 @@ fn operator_fields(def: &OperatorDef, nullable: bool) -> Fields {
 pub fn draws_to_arrays(chain: &Chain, draws: &[Draw]) -> Result<Vec<ArrayRef>, ArrowError> {
     let invalid = |m: String| ArrowError::InvalidArgumentError(m);
     let heads = chain.heads().len();
+    let leaves = chain.leaves();
     for draw in draws {
-        chain.check_draw(draw).map_err(|e| invalid(e.message))?;
-        let unapplied_factor = draw.params.iter().take(chain.variant.len()).any(Option::is_none);
-        if draw.groups.len() != heads || unapplied_factor {
-            return Err(invalid("a draw does not fit its chain: groups or an unapplied factor".into()));
+        check_draw(&leaves, draw).map_err(|e| invalid(e.message))?;
+        if draw.groups.len() != heads {
+            return Err(invalid("a draw does not fit its chain: the number of groups".into()));
         }
     }
     let int32 = |of: fn(&Draw) -> u32| {
@@ -129,11 +142,15 @@ pub fn draws_to_arrays(chain: &Chain, draws: &[Draw]) -> Result<Vec<ArrayRef>, A
         Arc::new(UInt64Array::from_iter_values(draws.iter().map(|d| d.key))),
         Arc::new(FixedSizeListArray::try_new(group_item(), heads as i32, Arc::new(groups), None)?),
     ];
-    for (i, spec) in chain.operators().enumerate() {
-        let params = |d: &Draw| d.params.get(i).cloned().flatten();
+    for (i, leaf) in leaves.iter().enumerate() {
+        let params = |d: &Draw| d.params.get(i).and_then(Option::as_ref).cloned();
         let mut columns: Vec<ArrayRef> =
             vec![Arc::new(BooleanArray::from_iter(draws.iter().map(|d| Some(params(d).is_some()))))];
-        for (j, param) in spec.def().params.iter().enumerate() {
+        if leaf.shuffle.is_some() {
+            let position = |d: &Draw| d.order.iter().position(|leaf| *leaf == i).map(|at| at as i32);
+            columns.push(Arc::new(Int32Array::from_iter(draws.iter().map(position))));
+        }
+        for (j, param) in leaf.spec.def().params.iter().enumerate() {
             let values = draws.iter().map(|d| params(d)?.get(j).copied());
             columns.push(match &param.kind {
                 ParamKind::Number { .. } => Arc::new(Float64Array::from_iter(values)),
@@ -143,8 +160,13 @@ pub fn draws_to_arrays(chain: &Chain, draws: &[Draw]) -> Result<Vec<ArrayRef>, A
                 }
             });
         }
-        let fields = operator_fields(spec.def(), i >= chain.variant.len());
-        arrays.push(Arc::new(StructArray::try_new(fields, columns, None)?));
+        if leaf.spec.def().partner().is_some() {
+            let partners = || draws.iter().map(|d| d.partners.get(i).and_then(Option::as_ref));
+            columns.push(Arc::new(partners().map(|p| Some(&p?.clip_id)).collect::<StringArray>()));
+            columns.push(Arc::new(partners().map(|p| Some(&p?.uri)).collect::<StringArray>()));
+            columns.push(Arc::new(partners().map(|p| Some(p?.start_s)).collect::<Float64Array>()));
+        }
+        arrays.push(Arc::new(StructArray::try_new(leaf_fields(leaf), columns, None)?));
     }
     Ok(arrays)
 }
@@ -169,14 +191,14 @@ pub fn draws_from_batch(chain: &Chain, batch: &RecordBatch) -> Result<Vec<Draw>,
     let centre_s = column(batch, "centre_s")?.as_primitive::<Float64Type>();
     let key = column(batch, "draw_key")?.as_primitive::<UInt64Type>();
     let groups = column(batch, "groups")?.as_fixed_size_list();
-    let operators: Vec<(&OperatorDef, &StructArray)> = chain
-        .operators()
-        .zip(chain.columns())
-        .map(|(spec, name)| Ok((spec.def(), column(batch, &name)?.as_struct())))
-        .collect::<Result<_, ArrowError>>()?;
+    let leaves = chain.leaves();
+    let columns =
+        leaves.iter().zip(chain.columns()).map(|(leaf, name)| Ok((leaf, column(batch, &name)?.as_struct())));
+    let columns: Vec<(&Leaf, &StructArray)> = columns.collect::<Result<_, ArrowError>>()?;
     (0..batch.num_rows())
         .map(|row| {
-            let params = operators.iter().map(|(def, array)| read_params(def, array, row));
+            let params = columns.iter().map(|(leaf, array)| read_params(leaf.spec.def(), array, row));
+            let partners = columns.iter().map(|(leaf, array)| read_partner(leaf.spec.def(), array, row));
             let group = groups.value(row);
             let draw = Draw {
                 segment: unsigned(segment.value(row))?,
@@ -185,9 +207,11 @@ pub fn draws_from_batch(chain: &Chain, batch: &RecordBatch) -> Result<Vec<Draw>,
                 centre_s: centre_s.value(row),
                 key: key.value(row),
                 params: params.collect::<Result<_, _>>()?,
+                partners: partners.collect::<Result<_, _>>()?,
+                order: read_order(&columns, row)?,
                 groups: group.as_primitive::<Int64Type>().values().to_vec(),
             };
-            chain.check_draw(&draw).map_err(|e| ArrowError::InvalidArgumentError(e.message))?;
+            check_draw(&leaves, &draw).map_err(|e| ArrowError::InvalidArgumentError(e.message))?;
             Ok(draw)
         })
         .collect()
@@ -202,20 +226,24 @@ fn unsigned(value: i32) -> Result<u32, ArrowError> {
         .map_err(|_| ArrowError::InvalidArgumentError(format!("{value} where a count belongs")))
 }
 
+fn wrong(def: &OperatorDef, name: &str) -> ArrowError {
+    ArrowError::SchemaError(format!("`{name}` of `{}` is missing or of another type", def.name))
+}
+
+fn child<'a>(def: &OperatorDef, array: &'a StructArray, name: &str) -> Result<&'a ArrayRef, ArrowError> {
+    array.column_by_name(name).ok_or_else(|| wrong(def, name))
+}
+
 /// The parameters of one operator in one row; `None` when it was not applied.
 fn read_params(def: &OperatorDef, array: &StructArray, row: usize) -> Result<Option<Vec<f64>>, ArrowError> {
-    let wrong = |name: &str| {
-        ArrowError::SchemaError(format!("`{name}` of `{}` is missing or of another type", def.name))
-    };
-    let child = |name: &str| array.column_by_name(name).ok_or_else(|| wrong(name));
-    let applied = child("applied")?.as_boolean_opt().ok_or_else(|| wrong("applied"))?;
+    let applied = child(def, array, "applied")?.as_boolean_opt().ok_or_else(|| wrong(def, "applied"))?;
     if !applied.value(row) {
         return Ok(None);
     }
     let params = def.params.iter().map(|param| {
-        let values = child(param.name)?;
+        let values = child(def, array, param.name)?;
         if values.is_null(row) {
-            return Err(wrong(param.name));
+            return Err(wrong(def, param.name));
         }
         let value = match &param.kind {
             ParamKind::Number { .. } => values.as_primitive_opt::<Float64Type>().map(|v| v.value(row)),
@@ -224,32 +252,63 @@ fn read_params(def: &OperatorDef, array: &StructArray, row: usize) -> Result<Opt
                 .and_then(|v| options.iter().position(|o| *o == v.value(row)))
                 .map(|i| i as f64),
         };
-        value.ok_or_else(|| wrong(param.name))
+        value.ok_or_else(|| wrong(def, param.name))
     });
     params.collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// The second recording of one operator in one row, if there is one.
+fn read_partner(def: &OperatorDef, array: &StructArray, row: usize) -> Result<Option<Partner>, ArrowError> {
+    if def.partner().is_none() {
+        return Ok(None);
+    }
+    let text = |name| child(def, array, name)?.as_string_opt::<i32>().ok_or_else(|| wrong(def, name));
+    let start = child(def, array, "start_s")?.as_primitive_opt::<Float64Type>();
+    let (clip_id, uri, start) = (text("clip_id")?, text("uri")?, start.ok_or_else(|| wrong(def, "start_s"))?);
+    if uri.is_null(row) {
+        return Ok(None);
+    }
+    let (clip_id, uri) = (clip_id.value(row).to_owned(), uri.value(row).to_owned());
+    Ok(Some(Partner { clip_id, uri, start_s: start.value(row) }))
+}
+
+/// The leaves in the order of processing: those of a shuffle where their column says, the others as they are listed.
+fn read_order(columns: &[(&Leaf, &StructArray)], row: usize) -> Result<Vec<usize>, ArrowError> {
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    for (i, (leaf, array)) in columns.iter().enumerate().filter(|(_, (leaf, _))| leaf.shuffle.is_some()) {
+        let def = leaf.spec.def();
+        let position = child(def, array, "position")?.as_primitive_opt::<Int32Type>();
+        let at = position.ok_or_else(|| wrong(def, "position"))?.value(row);
+        let slot = usize::try_from(at).ok().and_then(|at| order.get_mut(at));
+        *slot.ok_or_else(|| wrong(def, "position"))? = i;
+    }
+    Ok(order)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::OperatorSpec;
+    use crate::chain::{Channels, Sampling};
     use crate::rng::Key;
-    use crate::views::Sampling;
+    use crate::views::Pools;
     use arrow::datatypes::Schema;
 
     fn chain() -> Chain {
-        let ops = |names: &[&str]| names.iter().map(|n| OperatorSpec::new(n).unwrap()).collect();
+        let base = r#"["gain", "polarity", "colored_noise", "filter", "gain"]"#;
         Chain {
             sample_rate: 16_000,
             seconds: 3.0,
-            base: ops(&["gain", "polarity", "colored_noise", "filter", "gain"]),
-            variant: ops(&["pitch_shift", "time_stretch"]),
+            channels: Channels::Mono,
+            base: serde_json::from_str(base).unwrap(),
+            variant: serde_json::from_str(r#"["pitch_shift", "time_stretch"]"#).unwrap(),
             sampling: Sampling::Factorial,
         }
     }
 
     fn draws(chain: &Chain) -> Vec<Draw> {
-        (0..20).flat_map(|s| chain.draw_segment(Key::root(9), "clip", 20.0, s, 1).unwrap()).collect()
+        (0..20)
+            .flat_map(|s| chain.draw_segment(Key::root(9), "clip", 20.0, s, 1, &Pools::new()).unwrap())
+            .collect()
     }
 
     #[test]
@@ -278,7 +337,7 @@ mod tests {
         assert_eq!(pitch[1].metadata()["unit"], "semitones");
         assert!(!pitch[1].is_nullable());
         let filter = schema.field_with_name("filter").unwrap();
-        assert_eq!(filter.metadata()["version"], "1");
+        assert_eq!(filter.metadata()["version"], "2");
         let DataType::Struct(filter) = filter.data_type() else { panic!("not a struct") };
         assert_eq!((filter[1].name().as_str(), filter[1].data_type()), ("kind", &DataType::Utf8));
         assert!(filter[1].is_nullable() && !filter[0].is_nullable());
@@ -288,9 +347,9 @@ mod tests {
     fn another_version_and_bad_tables_are_refused() {
         let chain = chain();
         let (name, text) = chain_metadata(&chain);
-        let older = text.replace(r#""gain":1"#, r#""gain":7"#);
+        let older = text.replace(r#""gain":2"#, r#""gain":7"#);
         let error = chain_from_metadata(&HashMap::from([(name.clone(), older)])).unwrap_err().to_string();
-        assert!(error.contains("version 7 of `gain`, this program has version 1"), "{error}");
+        assert!(error.contains("version 7 of `gain`, this program has version 2"), "{error}");
         assert!(chain_from_metadata(&HashMap::new()).is_err());
         assert!(chain_from_metadata(&HashMap::from([(name, "{".into())])).is_err());
 

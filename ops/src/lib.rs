@@ -10,14 +10,20 @@
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
 pub mod audio;
+mod biquad;
+pub mod chain;
+mod convolution;
 pub mod dist;
 pub mod draw_table;
 pub mod error;
 pub mod features;
+pub mod jams;
 pub mod labels;
+pub mod loudness;
 pub mod mir;
 pub mod operator;
 pub mod operators;
+mod partners;
 pub mod render;
 pub mod resample;
 pub mod rng;
@@ -26,6 +32,7 @@ pub mod synth;
 pub mod views;
 pub mod vocoder;
 pub mod wav;
+mod wet;
 
 pub use audio::Audio;
 pub use error::{AudioError, RejectKind};

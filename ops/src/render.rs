@@ -8,20 +8,28 @@
 //! ever padded. A warp that is not applied runs at identity: processed and untouched views cannot be told apart.
 
 use crate::audio::Audio;
+use crate::chain::{Chain, Leaf, Step, check_draw, shift_frames, steps};
 use crate::error::{AudioError, RejectKind};
 use crate::operator::{Kernel, Scratch, Warp};
+use crate::partners::Partners;
 use crate::rng::Key;
-use crate::views::{Chain, Draw, Step, operator_key};
+use crate::views::{Draw, operator_key};
 use crate::vocoder::{Vocoder, input_frames};
 
 /// Renders views of one chain. Holds plans and buffers: make one per thread.
 pub struct Renderer {
     chain: Chain,
     columns: Vec<String>,
-    steps: Vec<Step>,
+    leaves: Vec<Leaf>,
     read_seconds: f64,
     vocoder: Vocoder,
     scratch: Scratch,
+    partners: Partners,
+    /// What is done for the draw at hand, and the frames that enter each step, from the last one back.
+    steps: Vec<Step>,
+    lengths: Vec<usize>,
+    /// Where a warp writes before it takes the place of the audio.
+    warped: Vec<Vec<f32>>,
 }
 
 impl Renderer {
@@ -33,10 +41,14 @@ impl Renderer {
         chain.validate().map_err(|m| AudioError::new(RejectKind::Unsupported, m))?;
         Ok(Self {
             columns: chain.columns(),
-            steps: chain.steps(),
+            leaves: chain.leaves(),
             read_seconds: chain.read_seconds(),
             vocoder: Vocoder::new(chain.sample_rate),
             scratch: Scratch::default(),
+            partners: Partners::default(),
+            steps: Vec::new(),
+            lengths: Vec::new(),
+            warped: Vec::new(),
             chain: chain.clone(),
         })
     }
@@ -47,7 +59,18 @@ impl Renderer {
         (draw.centre_s - self.read_seconds / 2.0, self.read_seconds)
     }
 
-    /// The view: `seconds * sample_rate` frames, with the channels of the source.
+    /// As [`Renderer::render_into`], into new memory.
+    ///
+    /// # Errors
+    /// As [`Renderer::render_into`].
+    pub fn render(&mut self, source: &Audio, draw: &Draw) -> Result<Audio, AudioError> {
+        let mut view = Audio { rate: source.rate, channels: Vec::new() };
+        self.render_into(source, draw, &mut view)?;
+        Ok(view)
+    }
+
+    /// Writes the view: `seconds * sample_rate` frames, with the channels of the source. What `view` held before does
+    /// not matter; its memory is used again.
     ///
     /// `source` is the range of [`Renderer::read_range`] at the sample rate of the chain; its middle is the centre of
     /// the view.
@@ -55,82 +78,123 @@ impl Renderer {
     /// # Errors
     /// [`RejectKind::Silent`] for a source whose peak is below 1e-5, [`RejectKind::NotFinite`] for samples that are
     /// not, [`RejectKind::TooShort`] for a source that does not reach, [`RejectKind::Unsupported`] for another sample
-    /// rate, [`RejectKind::Corrupt`] for a draw that is not one of this chain.
-    pub fn render(&mut self, source: &Audio, draw: &Draw) -> Result<Audio, AudioError> {
-        self.chain.check_draw(draw)?;
+    /// rate, [`RejectKind::Corrupt`] for a draw that is not one of this chain, and whatever keeps a second recording
+    /// from being read. After an error `view` holds nothing of use.
+    pub fn render_into(&mut self, source: &Audio, draw: &Draw, view: &mut Audio) -> Result<(), AudioError> {
+        check_draw(&self.leaves, draw)?;
         self.chain.check_source(source)?;
+        steps(&self.leaves, draw.order.iter().copied(), &mut self.steps);
         let params = |i: usize| draw.params.get(i).and_then(Option::as_deref);
-        let warps: Vec<Warp> = self.steps.iter().map(|step| step.warp(&self.chain, params)).collect();
-        // Frames that enter each step.
-        let mut lengths = vec![self.chain.frames()];
-        for (step, warp) in self.steps.iter().zip(&warps).rev() {
-            let out = lengths.last().copied().unwrap_or(0);
-            lengths.push(match step {
-                Step::Warp(_) => input_frames(self.chain.sample_rate, out, *warp),
-                Step::Samples(_) => out,
-            });
+        let rate = self.chain.sample_rate;
+        let mut frames = self.chain.frames();
+        self.lengths.clear();
+        for step in self.steps.iter().rev() {
+            self.lengths.push(frames);
+            frames = match step {
+                Step::Warp(range) => input_frames(rate, frames, warp(&self.leaves, range, params)),
+                Step::Leaf(i) => frames + 2 * shift_frames(shift(&self.leaves[*i], params(*i)), rate),
+            };
         }
-        let need = lengths.pop().unwrap_or(0);
-        let mut audio = middle(source, need)?;
-        for (step, warp) in self.steps.iter().zip(warps) {
-            let frames = lengths.pop().unwrap_or(0);
+        middle(source, frames, view)?;
+        for step in &self.steps {
+            let frames = self.lengths.pop().unwrap_or(0);
             match step {
-                Step::Warp(_) => {
-                    let mut channels = vec![vec![0.0; frames]; audio.channels.len()];
-                    let centre = audio.frames() as f64 / 2.0;
-                    self.vocoder.process(&audio.channels, centre, warp, &mut channels);
-                    audio.channels = channels;
+                Step::Warp(range) => {
+                    self.warped.resize_with(view.channels.len(), Vec::new);
+                    self.warped.iter_mut().for_each(|channel| channel.resize(frames, 0.0));
+                    let centre = view.frames() as f64 / 2.0;
+                    let warp = warp(&self.leaves, range, params);
+                    self.vocoder.process(&view.channels, centre, warp, &mut self.warped);
+                    std::mem::swap(&mut view.channels, &mut self.warped);
                 }
-                Step::Samples(i) => {
-                    let (Some(params), Some(spec), Some(column)) =
-                        (params(*i), self.chain.operators().nth(*i), self.columns.get(*i))
-                    else {
-                        continue;
-                    };
-                    if let Kernel::Samples(run) = spec.def().kernel {
-                        let key = operator_key(Key::from_value(draw.key), spec, column).with_str("render");
-                        run(&mut audio, params, &mut key.rng(), &mut self.scratch);
+                Step::Leaf(i) => {
+                    let (Some(params), leaf) = (params(*i), &self.leaves[*i]) else { continue };
+                    let key = operator_key(Key::from_value(draw.key), &leaf.spec, &self.columns[*i]);
+                    let mut rng = key.with_str("render").rng();
+                    match leaf.spec.def().kernel {
+                        Kernel::Samples(run) => run(view, params, &mut rng, &mut self.scratch),
+                        Kernel::Partner(extent, run) => {
+                            // A factor at its identity has no second recording, and no need of one.
+                            let Some(partner) = draw.partners.get(*i).and_then(Option::as_ref) else {
+                                continue;
+                            };
+                            let other = self.partners.read(partner, extent, view).map_err(|mut e| {
+                                e.message =
+                                    format!("`{}` of `{}`: {}", partner.clip_id, leaf.spec.name(), e.message);
+                                e
+                            })?;
+                            run(view, other, params, &mut rng, &mut self.scratch);
+                        }
+                        Kernel::Shift(shift) => {
+                            let excess = view.frames().saturating_sub(frames) as f64 / 2.0;
+                            let first = (excess + shift(params) * f64::from(rate)).round().max(0.0) as usize;
+                            for channel in &mut view.channels {
+                                let first = first.min(channel.len().saturating_sub(frames));
+                                channel.copy_within(first.., 0);
+                                channel.truncate(frames);
+                            }
+                        }
+                        Kernel::Warp(_) => {}
                     }
                 }
             }
         }
-        if !audio.is_finite() {
+        if !view.is_finite() {
             return Err(AudioError::new(RejectKind::NotFinite, "rendering gave samples that are not finite"));
         }
-        Ok(audio)
+        Ok(())
     }
 }
 
+/// The warp of a run of leaves, the identity where one was not applied.
+fn warp<'a>(
+    leaves: &[Leaf],
+    range: &std::ops::Range<usize>,
+    params: impl Fn(usize) -> Option<&'a [f64]>,
+) -> Warp {
+    range.clone().fold(Warp::IDENTITY, |warp, i| {
+        warp.then(params(i).map_or(Warp::IDENTITY, |params| leaves[i].spec.def().warp(params)))
+    })
+}
+
+/// The shift of a leaf, 0 where it was not applied.
+fn shift(leaf: &Leaf, params: Option<&[f64]>) -> f64 {
+    params.map_or(0.0, |params| leaf.spec.def().shift(params))
+}
+
 /// The `frames` in the middle.
-fn middle(source: &Audio, frames: usize) -> Result<Audio, AudioError> {
+fn middle(source: &Audio, frames: usize, view: &mut Audio) -> Result<(), AudioError> {
     let start = source.frames().checked_sub(frames).map(|excess| excess / 2);
-    let cut = |channel: &Vec<f32>| channel.get(start?..start? + frames).map(<[f32]>::to_vec);
-    match source.channels.iter().map(cut).collect::<Option<Vec<_>>>() {
-        Some(channels) if !channels.is_empty() => Ok(Audio { rate: source.rate, channels }),
-        _ => {
-            let message = format!("the view needs {frames} frames of source, there are {}", source.frames());
-            Err(AudioError::new(RejectKind::TooShort, message))
-        }
+    let (Some(start), false) = (start, source.channels.is_empty()) else {
+        let message = format!("the view needs {frames} frames of source, there are {}", source.frames());
+        return Err(AudioError::new(RejectKind::TooShort, message));
+    };
+    view.rate = source.rate;
+    view.channels.resize_with(source.channels.len(), Vec::new);
+    for (channel, source) in view.channels.iter_mut().zip(&source.channels) {
+        channel.clear();
+        channel.extend(source.iter().skip(start).take(frames));
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operator::OperatorSpec;
-    use crate::views::Sampling;
+    use crate::chain::{Channels, Sampling};
+    use crate::views::Pools;
     use proptest::prelude::*;
     use std::f64::consts::TAU;
 
     const RATE: u32 = 16_000;
 
     fn chain(variant: &str, base: &str, seconds: f64) -> Chain {
-        let ops = |json: &str| serde_json::from_str::<Vec<OperatorSpec>>(json).unwrap();
         Chain {
             sample_rate: RATE,
             seconds,
-            base: ops(base),
-            variant: ops(variant),
+            channels: Channels::Mono,
+            base: serde_json::from_str(base).unwrap(),
+            variant: serde_json::from_str(variant).unwrap(),
             sampling: Sampling::Factorial,
         }
     }
@@ -152,8 +216,9 @@ mod tests {
         let chain = loev(1.0);
         let source = tone(chain.read_seconds(), 440.0);
         let mut renderer = Renderer::new(&chain).unwrap();
-        let draws: Vec<Draw> =
-            (0..6).flat_map(|s| chain.draw_segment(Key::root(1), "c", 9.0, s, 0).unwrap()).collect();
+        let draws: Vec<Draw> = (0..6)
+            .flat_map(|s| chain.draw_segment(Key::root(1), "c", 9.0, s, 0, &Pools::new()).unwrap())
+            .collect();
         let views: Vec<Audio> = draws.iter().map(|d| renderer.render(&source, d).unwrap()).collect();
         assert!(views.iter().all(|v| v.frames() == 16_000 && v.is_finite()));
         // In another order, by another renderer: the same samples.
@@ -171,7 +236,8 @@ mod tests {
         let source = tone(chain.read_seconds(), 330.0);
         let draw = chain.draw_identity(Key::root(1), "c", 0, 5.0);
         let view = Renderer::new(&chain).unwrap().render(&source, &draw).unwrap();
-        let want = middle(&source, 16_000).unwrap();
+        let mut want = Audio::mono(RATE, Vec::new());
+        middle(&source, 16_000, &mut want).unwrap();
         let worst =
             view.channels[0].iter().zip(&want.channels[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-6, "{worst}");
@@ -204,7 +270,7 @@ mod tests {
     fn bad_input_is_refused_by_kind() {
         let chain = loev(0.5);
         let mut renderer = Renderer::new(&chain).unwrap();
-        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0).unwrap().remove(0);
+        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0, &Pools::new()).unwrap().remove(0);
         let good = tone(chain.read_seconds(), 440.0);
         let mut kind = |audio: Audio, draw: &Draw| renderer.render(&audio, draw).unwrap_err().kind;
         let mut nan = good.clone();
@@ -231,7 +297,7 @@ mod tests {
         let chain = loev(0.5);
         let mono = tone(chain.read_seconds(), 440.0).channels.remove(0);
         let source = Audio { rate: RATE, channels: vec![mono.clone(), mono] };
-        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0).unwrap().remove(1);
+        let draw = chain.draw_segment(Key::root(1), "c", 9.0, 0, 0, &Pools::new()).unwrap().remove(1);
         let view = Renderer::new(&chain).unwrap().render(&source, &draw).unwrap();
         assert_eq!((view.channels.len(), view.frames()), (2, 8_000));
     }
@@ -257,10 +323,157 @@ mod tests {
             let level = 10f64.powi(exponent) * 3.0;
             let source = Audio::mono(rate, (0..frames).map(|_| (level * rng.uniform(-1.0, 1.0)) as f32).collect());
             let mut renderer = Renderer::new(&chain).unwrap();
-            for draw in chain.draw_segment(Key::root(seed), "c", 9.0, 0, 0).unwrap() {
+            for draw in chain.draw_segment(Key::root(seed), "c", 9.0, 0, 0, &Pools::new()).unwrap() {
                 match renderer.render(&source, &draw) {
                     Ok(view) => prop_assert!(view.frames() == chain.frames() && view.is_finite()),
                     Err(e) => prop_assert!(e.kind == RejectKind::Silent && level < 1e-4, "{}", e),
+                }
+            }
+        }
+    }
+
+    /// Views of a segment after the first take no memory: plans, buffers and the view itself are used again.
+    #[test]
+    fn nothing_is_allocated_in_steady_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("response.wav");
+        crate::wav::write_wav(&path, RATE, &[&[1.0, 0.5, 0.25, 0.125]]).unwrap();
+        let pools = Pools::from([(
+            "responses".to_owned(),
+            crate::views::Pool::new(vec![crate::views::PoolClip {
+                clip_id: "response".to_owned(),
+                uri: path.display().to_string(),
+                seconds: 4.0 / f64::from(RATE),
+            }]),
+        )]);
+        let mut chains = vec![loev(1.0)];
+        for def in crate::operators::all() {
+            let from = match def.partner() {
+                None => "",
+                Some(crate::operator::Extent::Whole { .. }) => r#", "from": "responses""#,
+                // Another part of another file for every view: reading takes memory.
+                Some(crate::operator::Extent::View) => continue,
+            };
+            chains.push(self::chain("[]", &format!(r#"[{{"{}": {{"p": 1{from}}}}}]"#, def.name), 1.0));
+        }
+        for mut chain in chains {
+            chain.channels = Channels::Stereo;
+            let left = tone(chain.read_seconds(), 440.0).channels.remove(0);
+            let source = Audio { rate: RATE, channels: vec![left.clone(), left] };
+            let mut renderer = Renderer::new(&chain).unwrap();
+            let draws: Vec<Draw> = (0..3)
+                .flat_map(|s| chain.draw_segment(Key::root(8), "c", 30.0, s, 0, &pools).unwrap())
+                .collect();
+            let mut view = Audio::mono(RATE, Vec::new());
+            let mut all =
+                || draws.iter().for_each(|draw| renderer.render_into(&source, draw, &mut view).unwrap());
+            all();
+            let again = allocation_counter::measure(all);
+            assert_eq!(again.count_total, 0, "{:?}", chain.columns());
+        }
+    }
+
+    /// Every operator with every parameter anywhere in its range, alone, on any finite sound.
+    fn anywhere(def: &'static crate::operator::OperatorDef, rng: &mut crate::rng::Rng) -> Vec<f64> {
+        use crate::operator::ParamKind;
+        let one = |param: &crate::operator::ParamDef| match &param.kind {
+            ParamKind::Number { min, max, .. } => match rng.below(4) {
+                0 => *min,
+                1 => *max,
+                _ => rng.uniform(*min, *max),
+            },
+            ParamKind::Choice { options, .. } => rng.below(options.len()) as f64,
+        };
+        def.params.iter().map(one).collect()
+    }
+
+    fn strange_sound(kind: usize, frames: usize, rng: &mut crate::rng::Rng) -> Vec<f32> {
+        let level = 10f64.powf(rng.uniform(-30.0, 38.0));
+        let one = |i: usize| match kind {
+            0 => 0.0,
+            1 => 1.0,
+            2 => {
+                if i / 50 % 2 == 0 {
+                    1.0
+                } else {
+                    -1.0
+                }
+            }
+            3 => {
+                if i == frames / 2 {
+                    f64::from(f32::MAX)
+                } else {
+                    0.0
+                }
+            }
+            4 => level * rng.uniform(-1.0, 1.0),
+            _ => rng.uniform(-0.5, 0.5),
+        };
+        (0..frames).map(one).map(|x| x as f32).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        #[test]
+        fn kernels_keep_sounds_finite_and_their_length(
+            seed: u64,
+            frames in prop::sample::select(vec![0usize, 1, 2, 3, 100, 1_023, 4_800]),
+            rate in prop::sample::select(vec![4_000u32, 16_000, 44_100, 192_000]),
+            channels in 1usize..=3,
+            kind in 0usize..6,
+        ) {
+            let mut scratch = Scratch::default();
+            for def in crate::operators::all() {
+                let mut rng = Key::root(seed).with_str(def.name).rng();
+                let params = anywhere(def, &mut rng);
+                let sound = |rng: &mut _| Audio {
+                    rate,
+                    channels: (0..channels).map(|_| strange_sound(kind, frames, rng)).collect(),
+                };
+                let (mut audio, other) = (sound(&mut rng), sound(&mut rng));
+                let before = audio.clone();
+                match def.kernel {
+                    Kernel::Samples(run) => run(&mut audio, &params, &mut rng, &mut scratch),
+                    Kernel::Partner(_, run) if frames > 0 => {
+                        run(&mut audio, &other, &params, &mut rng, &mut scratch);
+                    }
+                    _ => continue,
+                }
+                let whole = audio.channels.len() == channels && audio.channels.iter().all(|c| c.len() == frames);
+                prop_assert!(whole && audio.rate == rate && audio.is_finite(), "{} {:?}", def.name, params);
+                // The identity of the operator gives the very samples back.
+                let spec = crate::operator::OperatorSpec::of(def);
+                let Some(identity) = spec.identity() else { continue };
+                let mut same = before.clone();
+                match def.kernel {
+                    Kernel::Samples(run) => run(&mut same, &identity, &mut rng, &mut scratch),
+                    Kernel::Partner(_, run) => run(&mut same, &other, &identity, &mut rng, &mut scratch),
+                    _ => continue,
+                }
+                prop_assert_eq!(&same, &before, "{} at its identity {:?}", def.name, identity);
+            }
+        }
+
+        #[test]
+        fn what_scratch_held_does_not_matter(seed: u64) {
+            let mut used = Scratch::default();
+            for def in crate::operators::all() {
+                for frames in [4_000, 1_000] {
+                    let mut rng = Key::root(seed).with_str(def.name).rng();
+                    let params = anywhere(def, &mut rng);
+                    let source = Audio { rate: RATE, channels: vec![strange_sound(5, frames, &mut rng); 2] };
+                    let other = Audio { rate: RATE, channels: vec![strange_sound(5, frames, &mut rng); 2] };
+                    let run_with = |scratch: &mut Scratch| {
+                        let mut audio = source.clone();
+                        let mut rng = Key::root(seed).with(1).rng();
+                        match def.kernel {
+                            Kernel::Samples(run) => run(&mut audio, &params, &mut rng, scratch),
+                            Kernel::Partner(_, run) => run(&mut audio, &other, &params, &mut rng, scratch),
+                            _ => {}
+                        }
+                        audio
+                    };
+                    prop_assert_eq!(run_with(&mut used), run_with(&mut Scratch::default()), "{}", def.name);
                 }
             }
         }

@@ -11,6 +11,7 @@
 pub mod cli;
 pub mod error;
 pub mod exec;
+pub mod listen;
 pub mod run;
 pub mod spec;
 pub mod stages;

@@ -3,6 +3,7 @@
 // Helpers of tests are tests too: a failure in them should stop at once.
 #![allow(clippy::unwrap_used)]
 
+mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing

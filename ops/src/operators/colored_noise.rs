@@ -4,12 +4,13 @@
 //! view: nothing is tiled, so the noise has no period. Below 20 Hz the density is flat, or brown noise
 //! would be an inaudible drift and little else.
 
-use realfft::RealFftPlanner;
 use realfft::num_complex::Complex;
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{Kernel, OperatorDef, ParamDef, ParamKind, Scratch, finite_f32};
+use crate::operator::{
+    FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch, finite_f32,
+};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
@@ -44,9 +45,10 @@ pub(super) static DEF: OperatorDef = OperatorDef {
         },
     ],
     default_p: 0.5,
-    labels: &[],
-    factor: None,
+    labels: &[LabelEffect::LoseLoudness],
+    factor: FactorDef::Level { param: 0, apart: 6.0, tolerance: 0.5, scale: Scale::Linear },
     kernel: Kernel::Samples(run),
+    peers: &[(Peer::Audiomentations, "AddColorNoise"), (Peer::TorchAudiomentations, "AddColoredNoise")],
 };
 
 /// Below this the density is flat, in Hz.
@@ -62,26 +64,35 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     let level = (power / count as f64).sqrt() / 10f64.powf(snr_db / 20.0);
     let rate = audio.rate;
     for channel in &mut audio.channels {
-        noise(channel.len(), rate, exponent, rng, scratch);
-        let drawn = scratch.samples.iter().take(channel.len());
+        let noise = noise(channel.len(), rate, exponent, rng, scratch);
+        let drawn = noise.iter();
         let power = drawn.map(|s| f64::from(*s) * f64::from(*s)).sum::<f64>() / channel.len() as f64;
         if power > 0.0 {
             let scale = level / power.sqrt();
-            for (sample, noise) in channel.iter_mut().zip(&scratch.samples) {
+            for (sample, noise) in channel.iter_mut().zip(noise) {
                 *sample = finite_f32(f64::from(*sample) + f64::from(*noise) * scale);
             }
         }
     }
 }
 
-/// Fills `scratch.samples` with at least `frames` samples of noise of no particular level.
-fn noise(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &mut Scratch) {
+/// The buffers that noise is made in.
+#[derive(Default)]
+struct Buffers {
+    spectrum: Vec<Complex<f32>>,
+    samples: Vec<f32>,
+    work: Vec<Complex<f32>>,
+}
+
+/// That many samples of noise of no particular level.
+fn noise<'a>(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &'a mut Scratch) -> &'a [f32] {
     let length = smooth_length(frames);
-    let fft = scratch.planner.get_or_insert_with(RealFftPlanner::new).plan_fft_inverse(length);
+    let fft = scratch.inverse(length);
+    let Buffers { spectrum, samples, work } = scratch.slot();
     let bins = length / 2 + 1;
-    scratch.spectrum.resize(bins, Complex::default());
-    scratch.samples.resize(length, 0.0);
-    scratch.work.resize(fft.get_scratch_len(), Complex::default());
+    spectrum.resize(bins, Complex::default());
+    samples.resize(length, 0.0);
+    work.resize(fft.get_scratch_len(), Complex::default());
     let flat = FLAT_BELOW_HZ * length as f64 / f64::from(rate);
     let amplitude = |bin: usize| (bin as f64).max(flat).powf(-exponent / 2.0) as f32;
     // The power law is evaluated at most 1/32 of the frequency apart and interpolated in between.
@@ -90,7 +101,7 @@ fn noise(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &mut S
         let to = from + (from / 32).max(1);
         let at_to = amplitude(to);
         let slope = (at_to - at_from) / (to - from) as f32;
-        for (pair, bins) in scratch.spectrum[from..to.min(bins)].chunks_mut(2).enumerate() {
+        for (pair, bins) in spectrum[from..to.min(bins)].chunks_mut(2).enumerate() {
             let words = rng.next_four().map(triangular);
             for (i, bin) in bins.iter_mut().enumerate() {
                 let scale = at_from + slope * (2 * pair + i) as f32;
@@ -100,10 +111,11 @@ fn noise(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &mut S
         (from, at_from) = (to, at_to);
     }
     // A real signal has real ends; the mean of the noise is zero.
-    scratch.spectrum[0] = Complex::default();
-    scratch.spectrum[bins - 1].im = 0.0;
+    spectrum[0] = Complex::default();
+    spectrum[bins - 1].im = 0.0;
     // The lengths match by construction; were they not to, the samples would stay as they are.
-    let _ = fft.process_with_scratch(&mut scratch.spectrum, &mut scratch.samples, &mut scratch.work);
+    let _ = fft.process_with_scratch(spectrum, samples, work);
+    &samples[..frames]
 }
 
 /// Zero-mean, from two uniform halves of a word. A sample sums thousands of bins, so it is Gaussian whatever the
@@ -114,7 +126,7 @@ fn triangular(word: u32) -> f32 {
 }
 
 /// The least even number of the form 2^a 3^b 5^c that is at least `n`: its transform is fast.
-fn smooth_length(n: usize) -> usize {
+pub(super) fn smooth_length(n: usize) -> usize {
     let mut best = n.max(4).next_power_of_two();
     let mut fives = 2;
     while fives < best {
@@ -163,7 +175,7 @@ mod tests {
     fn the_slope_follows_the_exponent() {
         for exponent in [-2.0, -1.0, 0.0, 1.0, 2.0] {
             let (_, noise) = noise_of(exponent, 0.0);
-            let mut planner = RealFftPlanner::<f32>::new();
+            let mut planner = realfft::RealFftPlanner::<f32>::new();
             let fft = planner.plan_fft_forward(noise.len());
             let mut spectrum = fft.make_output_vec();
             fft.process(&mut noise.clone(), &mut spectrum).unwrap();

@@ -2,12 +2,12 @@
 
 use crate::audio::Audio;
 use crate::dist::Scale;
-use crate::operator::{FactorDef, Kernel, OperatorDef, ParamDef, ParamKind, Scratch, finite_f32};
+use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "gain",
-    version: 1,
+    version: 2,
     summary: "Changes the level.",
     source: "Definition of the decibel: amplitudes times 10^(db / 20).",
     params: &[ParamDef {
@@ -23,16 +23,24 @@ pub(super) static DEF: OperatorDef = OperatorDef {
         },
     }],
     default_p: 0.5,
-    labels: &[],
-    factor: Some(FactorDef { param: 0, apart: 3.0, tolerance: 0.1, scale: Scale::Linear }),
+    labels: &[LabelEffect::AddLoudness(0)],
+    factor: FactorDef::Level { param: 0, apart: 3.0, tolerance: 0.1, scale: Scale::Linear },
     kernel: Kernel::Samples(run),
+    peers: &[
+        (Peer::Audiomentations, "Gain"),
+        (Peer::TorchAudiomentations, "Gain"),
+        (Peer::Pedalboard, "Gain"),
+        (Peer::Torchaudio, "functional.gain"),
+    ],
 };
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[db] = params else { return };
-    let factor = 10f64.powf(db / 20.0);
-    for sample in audio.channels.iter_mut().flatten() {
-        *sample = finite_f32(f64::from(*sample) * factor);
+    let factor = 10f64.powf(db / 20.0) as f32;
+    for channel in &mut audio.channels {
+        for sample in channel {
+            *sample = (*sample * factor).clamp(f32::MIN, f32::MAX);
+        }
     }
 }
 

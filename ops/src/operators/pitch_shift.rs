@@ -1,7 +1,7 @@
 //! Pitch shift: frequencies times 2^(semitones / 12), time untouched.
 
 use crate::dist::Scale;
-use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Warp};
+use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Warp};
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "pitch_shift",
@@ -22,8 +22,14 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     }],
     default_p: 0.5,
     labels: &[LabelEffect::Transpose(0)],
-    factor: Some(FactorDef { param: 0, apart: 1.0, tolerance: 0.1, scale: Scale::Linear }),
+    factor: FactorDef::Level { param: 0, apart: 1.0, tolerance: 0.1, scale: Scale::Linear },
     kernel: Kernel::Warp(warp),
+    peers: &[
+        (Peer::Audiomentations, "PitchShift"),
+        (Peer::TorchAudiomentations, "PitchShift"),
+        (Peer::Pedalboard, "PitchShift"),
+        (Peer::Torchaudio, "functional.pitch_shift"),
+    ],
 };
 
 fn warp(params: &[f64]) -> Warp {

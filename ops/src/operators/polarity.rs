@@ -1,7 +1,7 @@
 //! Polarity: every sample negated.
 
 use crate::audio::Audio;
-use crate::operator::{Kernel, OperatorDef, Scratch};
+use crate::operator::{FactorDef, Kernel, OperatorDef, Peer, Scratch};
 use crate::rng::Rng;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
@@ -12,8 +12,13 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     params: &[],
     default_p: 0.5,
     labels: &[],
-    factor: None,
+    factor: FactorDef::OnOff,
     kernel: Kernel::Samples(run),
+    peers: &[
+        (Peer::Audiomentations, "PolarityInversion"),
+        (Peer::TorchAudiomentations, "PolarityInversion"),
+        (Peer::Pedalboard, "Invert"),
+    ],
 };
 
 fn run(audio: &mut Audio, _: &[f64], _: &mut Rng, _: &mut Scratch) {

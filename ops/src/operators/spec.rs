@@ -49,7 +49,8 @@ impl ParamSpec {
 pub struct OperatorSpec {
     def: &'static OperatorDef,
     params: Vec<ParamSpec>,
-    p: f64,
+    p: Option<f64>,
+    from: Option<String>,
 }
 
 impl OperatorSpec {
@@ -61,7 +62,7 @@ impl OperatorSpec {
 
     /// An operator with all defaults.
     pub fn of(def: &'static OperatorDef) -> Self {
-        Self { def, params: def.params.iter().map(ParamDef::default_spec).collect(), p: def.default_p }
+        Self { def, params: def.params.iter().map(ParamDef::default_spec).collect(), p: None, from: None }
     }
 
     /// The definition of the operator.
@@ -81,7 +82,17 @@ impl OperatorSpec {
 
     /// How likely the operator is applied to a view.
     pub fn p(&self) -> f64 {
-        self.p
+        self.p.unwrap_or(self.def.default_p)
+    }
+
+    /// Makes the operator certain unless the YAML said how likely it is.
+    pub(crate) fn apply_by_default(&mut self) {
+        self.p.get_or_insert(1.0);
+    }
+
+    /// The stage whose clips are its second recordings.
+    pub fn from(&self) -> Option<&str> {
+        self.from.as_deref()
     }
 
     /// One value per parameter.
@@ -89,23 +100,31 @@ impl OperatorSpec {
         self.params.iter().map(|param| param.draw(rng)).collect()
     }
 
-    /// The parameters that change nothing; a parameter without such a value keeps the low end of its range.
-    pub fn identity(&self) -> Vec<f64> {
+    /// The parameters that change nothing; one without such a value keeps the low end of its range. `None` for an
+    /// operator that can only be left out.
+    pub fn identity(&self) -> Option<Vec<f64>> {
         let one = |(def, spec): (&ParamDef, &ParamSpec)| def.identity().unwrap_or(spec.bounds().0);
-        self.def.params.iter().zip(&self.params).map(one).collect()
+        self.def.has_identity().then(|| self.def.params.iter().zip(&self.params).map(one).collect())
     }
 }
 
 /// By name: definitions are unique.
 impl PartialEq for OperatorSpec {
     fn eq(&self, other: &Self) -> bool {
-        self.def.name == other.def.name && self.params == other.params && self.p == other.p
+        self.def.name == other.def.name
+            && self.params == other.params
+            && self.p() == other.p()
+            && self.from == other.from
     }
 }
 
 impl fmt::Debug for OperatorSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct(self.def.name).field("params", &self.params).field("p", &self.p).finish()
+        f.debug_struct(self.def.name)
+            .field("params", &self.params)
+            .field("p", &self.p())
+            .field("from", &self.from)
+            .finish()
     }
 }
 
@@ -127,7 +146,10 @@ impl Serialize for OperatorSpec {
                         }
                     }
                 }
-                map.serialize_entry("p", &self.0.p)?;
+                if let Some(from) = &self.0.from {
+                    map.serialize_entry("from", from)?;
+                }
+                map.serialize_entry("p", &self.0.p())?;
                 map.end()
             }
         }
@@ -162,20 +184,29 @@ impl<'de> Visitor<'de> for SpecVisitor {
                 "an operator without a name: write one such as {gain: {db: [-15, 5]}}",
             ));
         };
-        let mut spec = OperatorSpec::new(&name).map_err(de::Error::custom)?;
-        map.next_value_seed(BodySeed(&mut spec))?;
-        match map.next_key::<String>()? {
-            None => Ok(spec),
-            Some(extra) if spec.def.params.iter().any(|p| p.name == extra) || extra == "p" => {
-                Err(de::Error::custom(format!(
-                    "`{extra}` stands beside `{name}`, not in it: write {{{name}: {{{extra}: ...}}}}"
-                )))
-            }
-            Some(extra) => Err(de::Error::custom(format!(
-                "`{extra}` stands in the same map as `{name}`: make it an entry of the list of its own"
-            ))),
-        }
+        read_named(&name, map)
     }
+}
+
+/// Reads the rest of a map whose first key is the name of an operator.
+pub(crate) fn read_named<'de, A: MapAccess<'de>>(name: &str, mut map: A) -> Result<OperatorSpec, A::Error> {
+    let mut spec = OperatorSpec::new(name).map_err(de::Error::custom)?;
+    map.next_value_seed(BodySeed(&mut spec))?;
+    match map.next_key::<String>()? {
+        None => Ok(spec),
+        Some(extra) if keys(spec.def).any(|key| key == extra) => Err(de::Error::custom(format!(
+            "`{extra}` stands beside `{name}`, not in it: write {{{name}: {{{extra}: ...}}}}"
+        ))),
+        Some(extra) => Err(de::Error::custom(format!(
+            "`{extra}` stands in the same map as `{name}`: make it an entry of the list of its own"
+        ))),
+    }
+}
+
+/// What may stand in the map of an operator.
+fn keys(def: &'static OperatorDef) -> impl Iterator<Item = &'static str> + Clone {
+    let from = def.partner().map(|_| "from");
+    def.params.iter().map(|p| p.name).chain(from).chain(["p"])
 }
 
 /// Reads the parameters of an operator into a spec that holds the defaults.
@@ -192,7 +223,7 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = self.0.def.params.iter().map(|p| p.name).chain(["p"]).collect();
+        let names: Vec<_> = keys(self.0.def).collect();
         write!(f, "the parameters of `{}` as a map ({})", self.0.def.name, names.join(", "))
     }
 
@@ -221,10 +252,11 @@ impl<'de> Visitor<'de> for BodySeed<'_> {
                 Some((ParamDef { kind: ParamKind::Choice { options, .. }, .. }, slot)) => {
                     *slot = ParamSpec::Choice(map.next_value_seed(ChoiceSeed { what: &what, options })?);
                 }
+                None if key == "from" => spec.from = Some(map.next_value()?),
                 None => {
                     let seed = DistSeed { what: &what, unit: "", scale: Scale::Linear, limits: (0.0, 1.0) };
                     match map.next_value_seed(seed)? {
-                        Dist::Constant(p) => spec.p = p,
+                        Dist::Constant(p) => spec.p = Some(p),
                         _ => {
                             return Err(de::Error::custom(format!("{what} is one probability, not a range")));
                         }
@@ -255,7 +287,7 @@ impl Visitor<'_> for KeySeed {
     }
 
     fn visit_str<E: de::Error>(self, key: &str) -> Result<String, E> {
-        let names = self.0.params.iter().map(|p| p.name).chain(["p"]);
+        let names = keys(self.0);
         if names.clone().any(|name| name == key) {
             return Ok(key.to_owned());
         }
@@ -330,6 +362,12 @@ impl JsonSchema for OperatorSpec {
                 "description": "How likely the operator is applied to a view."
             });
             properties.insert("p".into(), p.to_value());
+            if def.partner().is_some() {
+                let from = json_schema!({
+                    "type": "string", "description": "The stage whose clips are the second recordings."
+                });
+                properties.insert("from".into(), from.to_value());
+            }
             json_schema!({
                 "type": "object",
                 "description": def.summary,
@@ -395,7 +433,7 @@ mod tests {
             let spec = OperatorSpec::of(def);
             let value = serde_json::to_value(&spec).unwrap();
             assert_eq!(read(value.clone()).unwrap(), spec, "{value}");
-            assert_eq!(spec.identity().len(), def.params.len());
+            assert!(spec.identity().is_none_or(|identity| identity.len() == def.params.len()));
         }
         let odd = read(json!({"filter": {"kind": "band", "octaves": {"choice": [1, 2]}, "p": 1}})).unwrap();
         assert_eq!(read(serde_json::to_value(&odd).unwrap()).unwrap(), odd);
@@ -440,7 +478,7 @@ mod tests {
         for (def, form) in all().iter().zip(&schema["oneOf"].as_array().unwrap()[1..]) {
             let body = &form["properties"][def.name];
             assert_eq!(body["description"], def.summary);
-            assert_eq!(body["properties"].as_object().unwrap().len(), def.params.len() + 1);
+            assert_eq!(body["properties"].as_object().unwrap().len(), keys(def).count());
         }
         assert_eq!(
             schema["oneOf"][1]["properties"]["gain"]["properties"]["db"]["default"],

@@ -1,7 +1,7 @@
 //! Time stretch: the same music faster or slower, pitch untouched.
 
 use crate::dist::Scale;
-use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Warp};
+use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Warp};
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "time_stretch",
@@ -21,9 +21,14 @@ pub(super) static DEF: OperatorDef = OperatorDef {
         },
     }],
     default_p: 0.5,
-    labels: &[LabelEffect::ScaleTempo(0)],
-    factor: Some(FactorDef { param: 0, apart: 0.08, tolerance: 0.01, scale: Scale::Log }),
+    labels: &[LabelEffect::Tempo(0)],
+    factor: FactorDef::Level { param: 0, apart: 0.08, tolerance: 0.01, scale: Scale::Log },
     kernel: Kernel::Warp(warp),
+    peers: &[
+        (Peer::Audiomentations, "TimeStretch"),
+        (Peer::Pedalboard, "time_stretch"),
+        (Peer::Torchaudio, "transforms.TimeStretch"),
+    ],
 };
 
 fn warp(params: &[f64]) -> Warp {

@@ -6,9 +6,16 @@
 
 mod decode;
 mod guard;
+mod known;
+mod mp4;
+mod mpeg;
+mod ogg;
+mod opus;
+mod part;
 mod probe;
 #[cfg(test)]
 mod tests;
+mod vorbis;
 
 use std::path::PathBuf;
 
@@ -94,8 +101,9 @@ impl Source {
     /// that the resampler's edges fall outside of it; before the start and after the end of the clip
     /// there is silence. Only the range, those margins and what the codec needs to settle are
     /// decoded. The cost of finding the place depends on the container: a few reads in WAV, AIFF,
-    /// FLAC, Ogg and MP4; in MP3 and raw AAC all frame headers before it, since an estimate from
-    /// the bit rate would not be exact.
+    /// FLAC, Ogg and MP4; in MP3 all frame headers before it, once per file and process, since an
+    /// estimate from the bit rate would not be exact; in raw AAC all headers each time; in Matroska,
+    /// whose clock is too coarse, all of the audio before it is decoded.
     ///
     /// # Errors
     ///
@@ -137,7 +145,7 @@ impl Source {
 }
 
 fn read_stream(
-    stream: Stream<'_>,
+    stream: Stream,
     start_s: f64,
     seconds: f64,
     rate: u32,
@@ -164,12 +172,9 @@ fn read_stream(
         // One frame of slack, as the range's end was rounded and may reach one frame too far.
         needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
     };
-    let mut channels = stream.decode(&span)?;
+    let channels = if mono { stream.mixed() } else { stream }.decode(&span)?;
     if channels.iter().flatten().any(|x| !x.is_finite()) {
         return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: samples that are not finite")));
-    }
-    if mono && channels.len() > 1 {
-        channels = vec![Audio { rate: native, channels }.to_mono()];
     }
     let channels = channels
         .iter()

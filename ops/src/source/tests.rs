@@ -51,17 +51,25 @@ fn a_crop_begins_at_the_frame_that_was_asked_for() {
         ("chirp.mp3", 200.0, 44_100, 0, 15.0),
         ("chirp.ogg", 200.0, 44_100, 0, 15.0),
         ("long.ogg", 30.0, 8000, 0, 10.0),
-        // Neither states its encoder's delay to the reader: LAME's 1105 and AAC's 1024 frames remain.
+        ("vbr.mp3", 200.0, 16_000, 0, 15.0),
+        ("chain.ogg", 200.0, 16_000, 0, 10.0),
+        ("chain.opus", 200.0, 48_000, 0, 10.0),
+        ("long.opus", 200.0, 48_000, 0, 15.0),
+        ("alac.m4a", 200.0, 8000, 0, 70.0),
+        ("chirp.aiff", 200.0, 8000, 0, 90.0),
+        // Its first page says that the first 64 frames of the sweep are not to be heard.
+        ("joint.ogg", 200.0, 44_100, -64, 15.0),
+        // The file does not state LAME's delay.
         ("bare.mp3", 200.0, 44_100, 1105, 15.0),
         // This AAC is noisy, and moves the best match by a frame (0.02 ms) or so.
-        ("chirp.m4a", 200.0, 44_100, 1024, 7.0),
+        ("chirp.m4a", 200.0, 44_100, 0, 7.0),
     ];
     for (name, k, rate, own, least) in files {
-        for start in [0.25, 0.9, 1.4] {
+        for start in [0.25, 0.55, 1.4] {
             let audio = read(&fixture(name), start, 0.4, rate).unwrap();
             let first = (start * f64::from(rate)).round() as i64;
             let (lag, snr) = lag(&audio.channels[0], k, rate, first);
-            let slack = i64::from(name == "chirp.m4a");
+            let slack = i64::from(name == "chirp.m4a" || name.ends_with("opus"));
             assert!(
                 (lag - own).abs() <= slack && snr > least,
                 "{name} at {start} s: lag {lag}, SNR {snr:.1} dB"
@@ -72,7 +80,27 @@ fn a_crop_begins_at_the_frame_that_was_asked_for() {
 
 #[test]
 fn a_crop_is_what_the_whole_file_has_there() {
-    for name in ["chirp.flac", "chirp.mp3", "chirp.ogg", "long.ogg", "bare.mp3", "chirp.m4a"] {
+    let names = [
+        ("chirp.flac", 1e-6),
+        ("chirp.mp3", 1e-6),
+        ("chirp.ogg", 1e-6),
+        ("long.ogg", 1e-6),
+        ("bare.mp3", 1e-6),
+        ("vbr.mp3", 1e-6),
+        ("chirp.m4a", 1e-6),
+        ("alac.m4a", 0.0),
+        ("chirp.aiff", 0.0),
+        ("high.flac", 0.0),
+        ("surround.flac", 0.0),
+        ("chain.ogg", 1e-6),
+        ("joint.ogg", 1e-6),
+        ("surround.ogg", 1e-6),
+        // At low rates Opus predicts in integers, and never quite forgets where decoding began.
+        ("chain.opus", 0.02),
+        ("long.opus", 0.02),
+        ("surround.opus", 0.02),
+    ];
+    for (name, most) in names {
         let path = fixture(name);
         let info = probe_file(&path, &Limits::default()).unwrap();
         let whole = read(&path, 0.0, info.seconds, info.rate).unwrap();
@@ -84,7 +112,7 @@ fn a_crop_is_what_the_whole_file_has_there() {
             let crop = read(&path, start, 0.2, info.rate).unwrap();
             let expected = &whole.channels[0][first..first + crop.frames()];
             let worst = crop.channels[0].iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            assert!(worst < 1e-6, "{name} at {start:.3} s: differs by {worst}");
+            assert!(worst <= most, "{name} at {start:.3} s: differs by {worst}");
         }
     }
 }
@@ -160,6 +188,15 @@ fn a_probe_describes_good_files() {
         ("chirp.ogg", "vorbis", "ogg", 44_100, 4 * 44_100),
         ("long.ogg", "vorbis", "ogg", 8000, 24 * 8000),
         ("bare.mp3", "mp3", "mp3", 44_100, 78 * 1152),
+        ("vbr.mp3", "mp3", "mp3", 16_000, 8 * 16_000),
+        ("chirp.opus", "opus", "ogg", 48_000, 24_000),
+        ("long.opus", "opus", "ogg", 48_000, 6 * 48_000),
+        ("chain.opus", "opus", "ogg", 48_000, 4 * 48_000),
+        ("chain.ogg", "vorbis", "ogg", 16_000, 6 * 16_000),
+        ("high.flac", "flac", "flac", 192_000, 48_000),
+        ("chirp.aiff", "pcm_s24be", "aiff", 8000, 16_000),
+        ("alac.m4a", "alac", "isomp4", 8000, 16_000),
+        ("chirp.m4a", "aac", "isomp4", 44_100, 2 * 44_100),
     ];
     for (name, codec, container, rate, frames) in expected {
         let path = fixture(name);
@@ -222,9 +259,108 @@ fn other_faults_are_told_apart_too() {
     assert_eq!(kind(&path, &limits), RejectKind::NotFinite);
     assert_eq!(read(&path, 0.9, 0.1, 8000).unwrap_err().kind, RejectKind::NotFinite);
     assert!(read(&path, 0.1, 0.1, 8000).is_ok());
-    let opus = probe_file(&fixture("chirp.opus"), &limits).unwrap_err();
-    assert_eq!(opus.kind, RejectKind::Unsupported);
-    assert!(opus.message.contains("Opus"), "{}", opus.message);
+}
+
+/// The whole of a fixture against the sweep in each channel at the gain it was given.
+fn gains(name: &str, rate: u32, frames: usize) -> Vec<f64> {
+    let audio = read(&fixture(name), 0.0, frames as f64 / f64::from(rate), rate).unwrap();
+    let sweep = sweep(200.0, rate, 0, frames);
+    let power: f64 = sweep.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let dot = |c: &Vec<f32>| c.iter().zip(&sweep).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+    audio.channels.iter().map(|c| dot(c) / power).collect()
+}
+
+#[test]
+fn channels_come_in_the_order_of_a_wav() {
+    let made = [1.0, 0.5, 0.25, -1.0, -0.5, -0.25, 0.75, -0.75];
+    let flac = gains("surround.flac", 8000, 4000);
+    assert_eq!(flac.len(), 8);
+    assert!(flac.iter().zip(made).all(|(g, m)| (g - m).abs() < 1e-4), "{flac:?}");
+    for lossy in [gains("surround.opus", 48_000, 24_000), gains("surround.ogg", 16_000, 8000)] {
+        assert_eq!(lossy.len(), 6);
+        // The bass channel, the fourth, keeps only what is low.
+        for c in [0, 1, 2, 4, 5] {
+            assert!((lossy[c] - made[c]).abs() < 0.1, "{lossy:?}");
+        }
+    }
+}
+
+#[test]
+fn all_24_bits_of_a_high_rate_file_are_kept() {
+    let audio = read(&fixture("high.flac"), 0.0, 0.25, 192_000).unwrap();
+    let expected = sweep(200.0, 192_000, 0, 48_000);
+    let worst = audio.channels[0].iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1.5 / f32::from(1u16 << 15) / 256.0, "{worst:e}");
+}
+
+#[test]
+fn a_wav_of_eight_channels_at_any_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("eight.wav");
+    for rate in [8000, 192_000] {
+        let planes: Vec<Vec<f32>> =
+            (0..8).map(|c| (0..rate).map(|i| (i + c) as f32 / (2 * rate) as f32).collect()).collect();
+        let planes: Vec<&[f32]> = planes.iter().map(Vec::as_slice).collect();
+        write_wav(&path, rate, &planes).unwrap();
+        let audio = read(&path, 0.5, 0.25, rate).unwrap();
+        for (c, channel) in audio.channels.iter().enumerate() {
+            assert_eq!(channel[..], planes[c][rate as usize / 2..rate as usize * 3 / 4], "{c} at {rate} Hz");
+        }
+    }
+}
+
+/// Megabytes of tags, full of what looks like frames, and tags at the end: the same audio.
+#[test]
+fn tags_of_any_size_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["chirp.mp3", "vbr.mp3", "bare.mp3"] {
+        let plain = fixture(name);
+        let info = probe_file(&plain, &Limits::default()).unwrap();
+        let content = [0xff, 0xfb, 0x90, 0x64].repeat(700_000);
+        let size = content.len() + 11;
+        let syncsafe = [21, 14, 7, 0].map(|shift| (size >> shift) as u8 & 0x7f);
+        let mut bytes = [b"ID3\x03\0\0", &syncsafe[..], b"APIC"].concat();
+        bytes.extend((content.len() as u32 + 1).to_be_bytes());
+        bytes.extend([0, 0, 0]);
+        bytes.extend(content);
+        bytes.extend(fs::read(&plain).unwrap());
+        bytes.extend([&b"TAG"[..], &[b' '; 125]].concat());
+        let tagged = dir.path().join(name);
+        fs::write(&tagged, bytes).unwrap();
+        let found = probe_file(&tagged, &Limits::default()).unwrap();
+        assert_eq!((found.frames, found.rate), (info.frames, info.rate), "{name}");
+        for start in [0.0, 0.7, info.seconds - 0.3] {
+            let crop = read(&tagged, start, 0.3, info.rate).unwrap();
+            assert_eq!(crop, read(&plain, start, 0.3, info.rate).unwrap(), "{name} at {start} s");
+        }
+    }
+}
+
+/// What is remembered of a file must not outlive it.
+#[test]
+fn a_file_that_changes_is_read_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp3");
+    for name in ["chirp.mp3", "vbr.mp3", "chirp.mp3"] {
+        fs::copy(fixture(name), &path).unwrap();
+        let rate = probe_file(&path, &Limits::default()).unwrap().rate;
+        for _ in 0..2 {
+            assert_eq!(read(&path, 1.0, 0.5, rate).unwrap(), read(&fixture(name), 1.0, 0.5, rate).unwrap());
+        }
+    }
+}
+
+#[test]
+fn links_of_a_chain_must_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ogg");
+    let chain = fs::read(fixture("chain.ogg")).unwrap();
+    let other = fs::read(fixture("long.ogg")).unwrap();
+    fs::write(&path, [chain.clone(), other].concat()).unwrap();
+    assert_eq!(probe_file(&path, &Limits::default()).unwrap_err().kind, RejectKind::Unsupported);
+    // Cut off in the headers of its last link.
+    fs::write(&path, &chain[..chain.len() - 2000]).unwrap();
+    assert_eq!(probe_file(&path, &Limits::default()).unwrap_err().kind, RejectKind::Truncated);
 }
 
 #[test]
@@ -255,8 +391,20 @@ fn damaged_files_are_read_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     let wav = dir.path().join("source.wav");
     write_sweep(&wav, 8000, 16_000, 1.0);
-    let mut files: Vec<PathBuf> =
-        ["chirp.flac", "chirp.mp3", "chirp.ogg", "long.ogg", "bare.mp3", "chirp.m4a"].map(fixture).into();
+    let mut files: Vec<PathBuf> = [
+        "chirp.flac",
+        "chirp.mp3",
+        "chirp.ogg",
+        "long.ogg",
+        "bare.mp3",
+        "vbr.mp3",
+        "chirp.m4a",
+        "chain.ogg",
+        "long.opus",
+        "surround.opus",
+    ]
+    .map(fixture)
+    .into();
     files.push(wav);
     let mut refused = 0;
     for (f, path) in files.iter().enumerate() {

@@ -3,7 +3,7 @@
 //! Progressions establish the key by function (subdominant, dominant with leading tone, tonic) rather than by
 //! sitting on the tonic: loops start anywhere, so neither the first chord nor the most frequent one is the key.
 
-use crate::mir::Mode;
+use crate::mir::{Mode, PITCH_CLASSES};
 use crate::rng::Rng;
 
 /// A chord relative to the tonic: root, third, fifth, seventh, as pitch classes.
@@ -18,6 +18,23 @@ impl Chord {
     /// The pitch classes that sound, root first.
     pub(super) fn sounding(&self) -> &[u8] {
         if self.seventh { &self.tones } else { &self.tones[..3] }
+    }
+
+    /// The name in Harte's syntax in a key of that tonic: `A:min7`.
+    pub(super) fn name(&self, tonic: u8) -> String {
+        let [third, fifth, seventh] = [1, 2, 3].map(|i| (self.tones[i] + 12 - self.tones[0]) % 12);
+        let quality = match (third, fifth, seventh, self.seventh) {
+            (4, _, 11, true) => "maj7",
+            (4, _, _, true) => "7",
+            (4, _, _, false) => "maj",
+            (_, 6, 9, true) => "dim7",
+            (_, 6, _, true) => "hdim7",
+            (_, 6, _, false) => "dim",
+            (_, _, 11, true) => "minmaj7",
+            (_, _, _, true) => "min7",
+            (_, _, _, false) => "min",
+        };
+        format!("{}:{quality}", PITCH_CLASSES[usize::from((self.tones[0] + tonic) % 12)])
     }
 }
 

@@ -195,6 +195,36 @@ impl ClipSpec {
         }
     }
 
+    /// The beats within the clip, in seconds, ascending: one every `60 / bpm` seconds, exactly.
+    pub fn beats(&self) -> Vec<f64> {
+        let grid = self.plan().grid;
+        let at = |beat: u64| beat as f64 * grid.beat_seconds() - grid.lead;
+        let first = (grid.lead / grid.beat_seconds()).ceil() as u64;
+        (first..).map(at).take_while(|t| *t < self.seconds).filter(|t| *t >= 0.0).collect()
+    }
+
+    /// The chords of the clip, from its start to its end without a gap: start and end in seconds, and the name in
+    /// Harte's syntax, such as `A:min7`. Neighbours differ. Inversions are not told, since every part voices its
+    /// own.
+    pub fn chords(&self) -> Vec<(f64, f64, String)> {
+        let plan = self.plan();
+        let at = |beat: u64| beat as f64 * plan.grid.beat_seconds() - plan.grid.lead;
+        let mut chords: Vec<(f64, f64, String)> = Vec::new();
+        let mut beat = (plan.grid.lead / plan.grid.beat_seconds()).floor() as u64;
+        while at(beat) < self.seconds {
+            let (chord, end) = plan.chord_at(beat);
+            let (start_s, end_s) = (at(beat).max(0.0), at(end).min(self.seconds));
+            let name = chord.name(plan.key.tonic());
+            match chords.last_mut() {
+                Some((_, until, last)) if *last == name => *until = end_s,
+                _ if start_s < end_s => chords.push((start_s, end_s, name)),
+                _ => {}
+            }
+            beat = end;
+        }
+        chords
+    }
+
     /// Stereo audio of `seconds` from `start_s` on, both rounded to frames of `rate` Hz: finite, peak below 1.
     ///
     /// The music goes on beyond the clip's start and end; keeping a range inside is up to the caller. A range

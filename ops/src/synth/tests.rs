@@ -233,3 +233,84 @@ fn simple_features_tell_neither_key_nor_tempo() {
         assert!(with_tempo.abs() < 0.3, "{name} and tempo: {with_tempo}");
     }
 }
+
+/// The pitch classes of a chord by its name, from the definition of Harte's shorthands.
+fn tones_of(name: &str) -> Vec<u8> {
+    let (root, quality) = name.split_once(':').unwrap();
+    let intervals: &[u8] = match quality {
+        "maj" => &[0, 4, 7],
+        "min" => &[0, 3, 7],
+        "dim" => &[0, 3, 6],
+        "maj7" => &[0, 4, 7, 11],
+        "7" => &[0, 4, 7, 10],
+        "min7" => &[0, 3, 7, 10],
+        "hdim7" => &[0, 3, 6, 10],
+        "dim7" => &[0, 3, 6, 9],
+        _ => panic!("{name}"),
+    };
+    let root = crate::mir::PITCH_CLASSES.iter().position(|p| *p == root).unwrap() as u8;
+    intervals.iter().map(|interval| (root + interval) % 12).collect()
+}
+
+/// Every note of a chordal part is a tone of the chord that its onset lies in, and all tones of a chord sound.
+#[test]
+fn the_chords_are_those_that_sound() {
+    let (mut sounding, mut named) = (0, 0);
+    for index in 0..100 {
+        let (plan, score, chords) = (clip(index).plan(), clip(index).score(), clip(index).chords());
+        assert_eq!((chords[0].0, chords.last().unwrap().1), (0.0, 12.0));
+        assert!(chords.windows(2).all(|w| w[0].1 == w[1].0 && w[0].2 != w[1].2 && w[0].0 < w[0].1));
+        // Human inexactness and the strum of a guitar stay within these seconds.
+        let at = |t: f64| chords.iter().find(|(start, end, _)| (*start..*end).contains(&(t + 0.03)));
+        for note in &score.notes {
+            if !matches!(plan.parts[note.part].line, plan::Line::Chords { .. }) {
+                continue;
+            }
+            if let Some((_, _, name)) = at(note.onset_s) {
+                assert!(tones_of(name).contains(&(note.pitch % 12)), "clip {index}: {name} {note:?}");
+            }
+        }
+        for (start, end, name) in &chords {
+            let heard = |tone: &u8| {
+                score
+                    .notes
+                    .iter()
+                    .any(|n| n.pitch % 12 == *tone && (*start..*end).contains(&(n.onset_s + 0.03)))
+            };
+            let tones = tones_of(name);
+            sounding += tones.iter().filter(|tone| heard(tone)).count();
+            named += tones.len();
+        }
+    }
+    assert!(sounding * 10 >= named * 8, "{sounding} of {named}");
+}
+
+/// More than twice the onset strength falls on the beats than on places of the beat that no metre uses much, and
+/// chords begin on beats.
+#[test]
+fn the_beats_are_those_of_the_notes() {
+    let mut right = 0;
+    for index in 0..100 {
+        let (score, beats, chords) = (clip(index).score(), clip(index).beats(), clip(index).chords());
+        let beat = 60.0 / score.bpm;
+        assert!(beats.windows(2).all(|w| (w[1] - w[0] - beat).abs() < 1e-9));
+        assert!(beats[0] >= 0.0 && beats[0] < beat && (12.0 - beat..12.0).contains(beats.last().unwrap()));
+        for (start, ..) in &chords[1..] {
+            assert!(beats.iter().any(|t| (t - start).abs() < 1e-9), "clip {index}: {start}");
+        }
+        let onsets = score
+            .hits
+            .iter()
+            .map(|hit| (hit.onset_s, f64::from(hit.velocity)))
+            .chain(score.notes.iter().map(|note| (note.onset_s, f64::from(note.velocity))));
+        let (mut on, mut off) = (0.0, 0.0);
+        for (t, weight) in onsets.filter(|(t, _)| *t >= 0.0) {
+            let phase = ((t - beats[0]) / beat).rem_euclid(1.0);
+            let near = |x: f64| ((phase - x + 0.5).rem_euclid(1.0) - 0.5).abs() * beat < 0.025;
+            on += if near(0.0) { weight } else { 0.0 };
+            off += if near(0.3) || near(0.85) { weight / 2.0 } else { 0.0 };
+        }
+        right += u32::from(on > 2.0 * off);
+    }
+    assert!(right >= 97, "{right} of 100");
+}

@@ -12,6 +12,8 @@ use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
+mod jams;
+mod listen;
 mod ops;
 mod pipeline;
 mod prompt;
@@ -44,10 +46,17 @@ enum Command {
     Sql(sql::SqlArguments),
     /// Render one view of a run again, from its row, into a WAV file.
     Replay(replay::ReplayArguments),
+    /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
+    Listen(listen::ListenArguments),
+    /// Write the labels of a table of clips or views as JAMS files.
+    Jams(jams::JamsArguments),
     /// List the augmentation operators, or explain one.
     Ops {
         /// The operator to explain.
         name: Option<String>,
+        /// Print the reference of all of them as Markdown instead.
+        #[arg(long, conflicts_with = "name")]
+        reference: bool,
     },
 }
 
@@ -101,7 +110,9 @@ pub fn main() -> ExitCode {
         Command::Schema { reference } => pipeline::schema(reference),
         Command::Sql(arguments) => sql::sql(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
-        Command::Ops { name } => ops::ops(name.as_deref()),
+        Command::Listen(arguments) => listen::listen(&arguments, interrupt),
+        Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
+        Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

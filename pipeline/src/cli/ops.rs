@@ -5,9 +5,10 @@ use loev_ops::{operator, operators};
 use super::{Failure, print};
 
 /// Lists the operators, or explains the one called `name`.
-pub fn ops(name: Option<&str>) -> Result<(), Failure> {
+pub fn ops(name: Option<&str>, reference: bool) -> Result<(), Failure> {
     match name {
-        None => print(&operators::all().iter().map(|def| operator::describe(def) + "\n").collect::<String>()),
+        None if reference => print(&operator::reference(operators::all())),
+        None => print(&operator::list(operators::all())),
         Some(name) => match operators::find(name) {
             Some(def) => print(&operator::describe(def)),
             None => {

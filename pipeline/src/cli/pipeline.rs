@@ -1,7 +1,7 @@
 //! `loev run`, `check`, `plan` and `schema`.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Failure, print, runtime};
 use crate::run::interrupt::Interrupt;
@@ -35,7 +35,18 @@ pub struct RunArguments {
 }
 
 impl PipelineArguments {
-    fn load(&self) -> Result<(Pipeline, Graph), Failure> {
+    /// The file, or whatever else the argument names.
+    pub fn path(&self) -> &Path {
+        &self.pipeline
+    }
+
+    /// Whether the argument names a run's directory instead.
+    pub fn is_run(&self) -> bool {
+        self.pipeline.is_dir()
+    }
+
+    /// Reads and checks the pipeline.
+    pub fn load(&self) -> Result<(Pipeline, Graph), Failure> {
         let pipeline = spec::load(&self.pipeline, &self.sets)?;
         // A stage's side tables count as the stage.
         let owner = |table: String| {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
@@ -11,18 +11,17 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt;
 use indexmap::IndexMap;
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::{chain_metadata, draw_fields, draws_to_arrays};
-use loev_ops::labels::label_effect;
-use loev_ops::mir::MusicalKey;
+use loev_ops::labels::{LabelChange, LabelKind, label_effect, view_label, view_type};
 use loev_ops::rng::Key;
-use loev_ops::views::{Chain, Draw};
+use loev_ops::views::{Draw, Pools};
 use loev_ops::{AudioError, RejectKind};
 
 use super::PartitionOp;
 use super::columns::{CLIP_ID, SECONDS, URI, number, required, text};
 use crate::error::RunError;
 use crate::run::stage::StageHandle;
-use crate::spec::stage::LabelKind;
 
 /// The column that names a view: see [`view_id`].
 pub const VIEW_ID: &str = "view_id";
@@ -41,6 +40,8 @@ pub enum Plan {
         segments: u32,
         /// The epoch of each partition.
         epochs: Vec<u32>,
+        /// The clips that second recordings are drawn from.
+        pools: Pools,
     },
     /// One untouched view per segment, from the start of the clip on.
     Clean {
@@ -89,8 +90,11 @@ impl DrawOp {
         for (i, field) in clips.fields().iter().enumerate() {
             let field = field.as_ref().clone();
             fields.push(match labels.iter().find(|(label, _)| *label == i) {
-                Some((_, LabelKind::Key)) => field.with_data_type(DataType::Utf8).with_nullable(true),
-                Some((_, LabelKind::Bpm)) => field.with_data_type(DataType::Float64).with_nullable(true),
+                Some((_, kind)) => {
+                    let of_view = view_type(*kind, field.data_type())
+                        .map_err(|m| stage.error(format!("the label `{}`: {m}", field.name())))?;
+                    field.with_data_type(of_view).with_nullable(true)
+                }
                 None => field,
             });
         }
@@ -111,11 +115,11 @@ impl DrawOp {
 
     fn draws(&self, partition: usize, clip_id: &str, seconds: f64) -> Result<Vec<Draw>, AudioError> {
         match &self.plan {
-            Plan::Views { segments, epochs } => {
+            Plan::Views { segments, epochs, pools } => {
                 let epoch = epochs.get(partition).copied().unwrap_or(0);
                 let mut draws = Vec::new();
                 for segment in 0..*segments {
-                    draws.extend(self.chain.draw_segment(self.key, clip_id, seconds, segment, epoch)?);
+                    draws.extend(self.chain.draw_segment(self.key, clip_id, seconds, segment, epoch, pools)?);
                 }
                 Ok(draws)
             }
@@ -156,47 +160,18 @@ impl DrawOp {
                 Err(error) => self.stage.reject(id, uri, &error),
             }
         }
+        let changes: Vec<LabelChange> = draws.iter().map(|draw| label_effect(&self.chain, draw)).collect();
+        let sources: Vec<usize> = rows.iter().map(|row| *row as usize).collect();
         let rows = UInt32Array::from(rows);
         let mut columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(names))];
         for (i, column) in clips.columns().iter().enumerate() {
             columns.push(match self.labels.iter().find(|(label, _)| *label == i) {
                 None => take(column, &rows, None)?,
-                Some((_, kind)) => self.label(clips, i, *kind, &rows, &draws)?,
+                Some((_, kind)) => view_label(*kind, column, &sources, &changes, self.chain.seconds)?,
             });
         }
         columns.extend(draws_to_arrays(&self.chain, &draws)?);
         Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
-    }
-
-    /// A label column, as it holds for each view.
-    fn label(
-        &self,
-        clips: &RecordBatch,
-        column: usize,
-        kind: LabelKind,
-        rows: &UInt32Array,
-        draws: &[Draw],
-    ) -> Result<ArrayRef, RunError> {
-        let name = clips.schema_ref().field(column).name().clone();
-        let effects = draws.iter().map(|draw| label_effect(&self.chain, draw));
-        let rows = rows.values().iter().map(|row| *row as usize);
-        Ok(match kind {
-            LabelKind::Key => {
-                let keys = text(clips, &name)?;
-                let of_view = rows.zip(effects).map(|(row, effect)| {
-                    let key = keys.is_valid(row).then(|| MusicalKey::parse(keys.value(row)))??;
-                    Some(key.transpose(effect.semitones).name())
-                });
-                Arc::new(of_view.collect::<StringArray>())
-            }
-            LabelKind::Bpm => {
-                let bpm = number(clips, &name)?;
-                let of_view = rows
-                    .zip(effects)
-                    .map(|(row, effect)| bpm.is_valid(row).then(|| bpm.value(row) * effect.rate));
-                Arc::new(of_view.collect::<Float64Array>())
-            }
-        })
     }
 }
 

@@ -20,12 +20,13 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
+use loev_ops::chain::{Chain, Channels};
 use loev_ops::draw_table::draws_from_batch;
 use loev_ops::features::{FrontEnd, LogMel};
 use loev_ops::render::Renderer;
 use loev_ops::source::Source;
-use loev_ops::views::{Chain, Draw};
-use loev_ops::{AudioError, RejectKind};
+use loev_ops::views::Draw;
+use loev_ops::{Audio, AudioError, RejectKind};
 
 use super::PartitionOp;
 use super::columns::{CLIP_ID, URI, required, text};
@@ -36,7 +37,7 @@ use crate::run::stage::StageHandle;
 /// What a rendered row carries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
-    /// Column `audio`: mono samples at the chain's rate.
+    /// Column `audio`: samples at the chain's rate, one channel after the other.
     Audio,
     /// Column `features`: log-mel frames in dB, row major (frames, mels).
     Features(FrontEnd),
@@ -53,17 +54,11 @@ impl Output {
 
     /// Values in one row of the wide column.
     pub fn width(&self, chain: &Chain) -> usize {
-        let samples = samples(chain);
         match self {
-            Self::Audio => samples,
-            Self::Features(front_end) => front_end.frames(samples) * front_end.mels,
+            Self::Audio => chain.frames() * chain.channels.count(),
+            Self::Features(front_end) => front_end.frames(chain.frames()) * front_end.mels,
         }
     }
-}
-
-/// Samples of a view.
-pub fn samples(chain: &Chain) -> usize {
-    (chain.seconds * f64::from(chain.sample_rate)).round() as usize
 }
 
 /// Renders views, one segment at a time; keeps its plans and scratch space.
@@ -72,6 +67,7 @@ pub struct ViewRenderer {
     renderer: Renderer,
     log_mel: Option<LogMel>,
     output: Output,
+    view: Audio,
 }
 
 impl ViewRenderer {
@@ -84,7 +80,30 @@ impl ViewRenderer {
             Output::Audio => None,
             Output::Features(front_end) => Some(LogMel::new(front_end)),
         };
-        Ok(Self { chain: chain.clone(), renderer: Renderer::new(chain)?, log_mel, output: output.clone() })
+        Ok(Self {
+            chain: chain.clone(),
+            renderer: Renderer::new(chain)?,
+            log_mel,
+            output: output.clone(),
+            view: Audio::mono(0, Vec::new()),
+        })
+    }
+
+    /// The source audio that the views of a segment at `centre_s` are made from, with the channels of the chain.
+    ///
+    /// # Errors
+    /// Whatever keeps the source from being read.
+    pub fn read(&self, uri: &str, centre_s: f64) -> Result<Audio, AudioError> {
+        let seconds = self.chain.read_seconds();
+        let start = (centre_s - seconds / 2.0).max(0.0);
+        let source = Source::parse(uri)?;
+        match self.chain.channels {
+            Channels::Mono => source.read_mono(start, seconds, self.chain.sample_rate),
+            channels => {
+                let audio = source.read(start, seconds, self.chain.sample_rate)?;
+                Ok(audio.with_channels(channels.count()))
+            }
+        }
     }
 
     /// The views of one segment, one after the other.
@@ -93,16 +112,19 @@ impl ViewRenderer {
     /// Whatever keeps the source from being read, or a view from being rendered.
     pub fn render(&mut self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
         let Some(first) = draws.first() else { return Ok(Vec::new()) };
-        let seconds = self.chain.read_seconds();
-        let start = (first.centre_s - seconds / 2.0).max(0.0);
-        let source = Source::parse(uri)?.read_mono(start, seconds, self.chain.sample_rate)?;
+        let source = self.read(uri, first.centre_s)?;
         let width = self.output.width(&self.chain);
         let mut values = vec![0.0; width * draws.len()];
         for (draw, out) in draws.iter().zip(values.chunks_exact_mut(width)) {
-            let view = self.renderer.render(&source, draw)?.to_mono();
-            match &mut self.log_mel {
-                None => out.copy_from_slice(&view),
-                Some(log_mel) => log_mel.compute(&view, out),
+            self.renderer.render_into(&source, draw, &mut self.view)?;
+            match (&mut self.log_mel, self.view.channels.as_slice()) {
+                (Some(log_mel), [only]) => log_mel.compute(only, out),
+                (Some(log_mel), _) => log_mel.compute(&self.view.to_mono(), out),
+                (None, channels) => {
+                    for (out, channel) in out.chunks_exact_mut(self.chain.frames()).zip(channels) {
+                        out.copy_from_slice(channel);
+                    }
+                }
             }
         }
         Ok(values)

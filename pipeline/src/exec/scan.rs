@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
@@ -11,6 +12,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::physical_expr::Partitioning;
 use datafusion::physical_plan::ExecutionPlan;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::RunError;
@@ -71,6 +73,23 @@ impl Table {
             message: "this table has no Parquet file".to_owned(),
         })?;
         Ok(Self { schema, files })
+    }
+
+    /// The columns of these names, as far as the table has them, from all files.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn read(&self, columns: &[&str]) -> Result<Vec<RecordBatch>, RunError> {
+        let mut batches = Vec::new();
+        for TableFile { path, .. } in &self.files {
+            let file = File::open(path).map_err(RunError::io("cannot open", path))?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let mask = ProjectionMask::columns(reader.parquet_schema(), columns.iter().copied());
+            for batch in reader.with_projection(mask).build()? {
+                batches.push(batch?);
+            }
+        }
+        Ok(batches)
     }
 
     /// Rows of all files.

@@ -23,6 +23,7 @@ pub mod progress;
 pub mod rejects;
 pub mod stage;
 pub mod summary;
+pub mod views;
 
 /// Threads that only wait for the others.
 const COORDINATORS: usize = 2;

@@ -122,9 +122,14 @@ fn type_name(root: &Value, schema: &Value, depth: usize) -> String {
         return "value".to_string();
     }
     if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|name| name.rsplit('/').next())
-        && name == "Operator"
+        && let Some((_, text)) = [
+            ("Operator", "[operator](#operators)"),
+            ("ChainEntry", "[operator or group](augmentation.md#chains)"),
+        ]
+        .iter()
+        .find(|(known, _)| *known == name)
     {
-        return "[operator](#operators)".to_string();
+        return (*text).to_string();
     }
     let schema = resolve(root, schema).unwrap_or(schema);
     if let Some(only) = schema.get("const").and_then(Value::as_str) {

@@ -8,9 +8,9 @@ use arrow::datatypes::{Field, Schema};
 use indexmap::IndexMap;
 use loev_models::probe::mel_statistics;
 use loev_models::{Device, Model, ModelError, Tensor, checkpoint};
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::{METADATA, chain_from_metadata};
 use loev_ops::features::FrontEnd;
-use loev_ops::views::Chain;
 
 use super::{CHAIN_NOTE, Outcome, side_table};
 use crate::error::RunError;

@@ -4,10 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array,
+};
 use arrow::compute::{concat_batches, take};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
+use loev_ops::jams::{self, Jams};
 use loev_ops::source::{FileInfo, Limits, Source, probe_file};
 use loev_ops::{AudioError, RejectKind};
 use walkdir::WalkDir;
@@ -58,22 +61,42 @@ pub async fn run(context: &Context, name: &str, options: &Files) -> Result<Outco
             Ok::<_, RunError>(info)
         }));
     }
-    let (mut rows, mut found) = (Vec::new(), Vec::new());
+    let (mut rows, mut found, mut jams) = (Vec::new(), Vec::new(), Vec::new());
     for (row, answer) in answers.into_iter().enumerate() {
         let file = &candidates.files[row];
         let probed = match answer.await.map_err(|_| RunError::Interrupted)? {
             Ok(probed) => probed?,
             Err(panic) => Err(AudioError::new(RejectKind::Panicked, panic)),
         };
-        match probed {
-            Ok(info) => {
+        let annotated = probed.and_then(|info| Ok((info, annotations(options, &file.clip_id)?)));
+        match annotated {
+            Ok((info, labels)) => {
                 rows.push(row as u32);
                 found.push((file, info));
+                jams.push(labels);
             }
             Err(error) => stage.reject(&file.clip_id, &file.path.to_string_lossy(), &error),
         }
     }
-    let batch = clips(name, &found, &UInt32Array::from(rows), candidates.labels.as_ref())?;
+    let mut labels = match &candidates.labels {
+        Some(labels) => {
+            let rows = UInt32Array::from(rows);
+            let columns = labels.columns().iter().map(|column| take(column, &rows, None));
+            let fields =
+                labels.schema().fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
+            fields.into_iter().zip(columns.collect::<Result<Vec<_>, _>>()?).collect()
+        }
+        None => Vec::new(),
+    };
+    if let Some(folder) = &options.jams {
+        let told = jams::columns(&jams)?.into_iter().filter(|(_, column)| column.null_count() < column.len());
+        let told: Vec<(Field, ArrayRef)> = told.collect();
+        if told.is_empty() && !found.is_empty() {
+            return Err(RunError::stage(name, format!("no clip has a label in a JAMS file under {folder}")));
+        }
+        labels.extend(told);
+    }
+    let batch = clips(name, &found, labels)?;
     let rows = store(context, name, &batch.schema(), &[batch], options.shards)?;
     stage.bar.finish();
     let hours: f64 = found.iter().map(|(_, info)| info.seconds).sum::<f64>() / 3600.0;
@@ -89,12 +112,20 @@ fn limits(options: &Files) -> Limits {
     Limits { max_channels, max_rate, max_seconds, max_bytes, min_seconds, ..Limits::default() }
 }
 
+/// The JAMS labels of a clip; none where there is no such file.
+fn annotations(options: &Files, clip_id: &str) -> Result<Jams, AudioError> {
+    let Some(folder) = &options.jams else { return Ok(Jams::default()) };
+    match Jams::read(&Path::new(folder).join(clip_id).with_extension("jams")) {
+        Err(error) if error.kind == RejectKind::Missing => Ok(Jams::default()),
+        read => read,
+    }
+}
+
 /// The table of clips: what the probe found, then the labels.
 fn clips(
     stage: &str,
     found: &[(&Candidate, FileInfo)],
-    rows: &UInt32Array,
-    labels: Option<&RecordBatch>,
+    labels: Vec<(Field, ArrayRef)>,
 ) -> Result<RecordBatch, RunError> {
     let texts = |f: &dyn Fn(&(&Candidate, FileInfo)) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(found.iter().map(f)))
@@ -117,23 +148,21 @@ fn clips(
     ];
     let mut fields: Vec<Field> =
         columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), false)).collect();
-    let schema = labels.map(RecordBatch::schema);
-    for (field, column) in schema.iter().flat_map(|s| s.fields()).zip(labels.iter().flat_map(|l| l.columns()))
-    {
-        if columns.iter().any(|(name, _)| name == field.name()) || field.name() == "shard" {
+    let mut columns: Vec<ArrayRef> = columns.drain(..).map(|(_, column)| column).collect();
+    for (field, column) in labels {
+        if fields.iter().any(|known| known.name() == field.name()) || field.name() == "shard" {
             return Err(RunError::stage(
                 stage,
                 format!(
-                    "the manifest's column `{0}` has the name of a column that loev makes; give it another with \
+                    "the manifest's column `{0}` has the name of a column that is there already; give it another with \
                      `labels: {{my_{0}: {0}}}`",
                     field.name()
                 ),
             ));
         }
-        fields.push(field.as_ref().clone());
-        columns.push((field.name(), take(column, rows, None)?));
+        fields.push(field);
+        columns.push(column);
     }
-    let columns = columns.into_iter().map(|(_, column)| column).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use loev_ops::labels::{intervals_column, intervals_type, times_column, times_type};
 use loev_ops::mir::Mode;
 use loev_ops::synth::{ClipSpec, Score};
 
@@ -31,6 +32,8 @@ fn schema() -> SchemaRef {
         text("metre"),
         text("style"),
         Field::new("instruments", DataType::List(tag), false),
+        Field::new("beats", times_type(), false),
+        Field::new("chords", intervals_type(), false),
     ]))
 }
 
@@ -60,6 +63,8 @@ fn rows(specs: &[ClipSpec]) -> Result<RecordBatch, RunError> {
         text(scores.iter().map(|score| score.metre.clone()).collect()),
         text(scores.iter().map(|score| score.style.clone()).collect()),
         Arc::new(instruments.finish()),
+        times_column(specs.iter().map(ClipSpec::beats)),
+        intervals_column(specs.iter().map(ClipSpec::chords))?,
     ];
     Ok(RecordBatch::try_new(schema(), columns)?)
 }

@@ -14,9 +14,9 @@ use futures::StreamExt;
 use loev_models::checkpoint;
 use loev_models::train::{StepMetrics, TrainBatch, TrainConfig};
 use loev_models::{Device, Method, Model, ModelConfig, ModelError};
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::chain_metadata;
 use loev_ops::rng::Key;
-use loev_ops::views::Chain;
 use tokio::runtime::Handle;
 
 use super::curve::{self, Curve};
@@ -28,7 +28,7 @@ use crate::exec::batch::{BatchOp, BatchPlan};
 use crate::exec::columns::primitive;
 use crate::exec::lanes::Lanes;
 use crate::exec::pool::Pool;
-use crate::exec::render::{Output, RenderOp, samples};
+use crate::exec::render::{Output, RenderOp};
 use crate::exec::scan::{Table, TableFile};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
@@ -99,7 +99,7 @@ fn model_config(
             options.front_end.sample_rate, options.from, chain.sample_rate
         )));
     }
-    Ok(options.model_config(subspaces, options.front_end.frames(samples(chain)), seed))
+    Ok(options.model_config(subspaces, options.front_end.frames(chain.frames()), seed))
 }
 
 /// Where batches come from; each lane has one.

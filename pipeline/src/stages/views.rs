@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use indexmap::IndexMap;
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::chain_from_metadata;
-use loev_ops::views::Chain;
+use loev_ops::labels::view_type;
+use loev_ops::views::{Pool, PoolClip, Pools};
 
 use super::{Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
+use crate::exec::columns::{CLIP_ID, SECONDS, URI, number, required, text};
 use crate::exec::draw::{DrawOp, Plan};
 use crate::exec::render::{Output, RenderOp};
 use crate::exec::scan::{Table, TableFile};
@@ -41,8 +44,9 @@ pub async fn run(context: &Context, name: &str, options: &Views) -> Result<Outco
             epoch_of.push(epoch);
         }
     }
-    let plan = Plan::Views { segments: options.segments, epochs: epoch_of };
-    let labels = options.labels.clone().unwrap_or_else(usual_labels);
+    let pools = pools(context, name, &chain)?;
+    let plan = Plan::Views { segments: options.segments, epochs: epoch_of, pools };
+    let labels = options.labels.clone().unwrap_or_else(|| usual_labels(&clips.schema));
     let draw = DrawOp::new(&clips.schema, chain.clone(), plan, context.key(name), &labels, stage.clone())?;
     let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
     let rows = context.store(name, name, files, plan).await?;
@@ -60,6 +64,30 @@ pub async fn run(context: &Context, name: &str, options: &Views) -> Result<Outco
         outcome.side_tables.push(materialize(context, name, &chain).await?);
     }
     Ok(outcome)
+}
+
+/// The clips of the stages that second recordings are drawn from.
+fn pools(context: &Context, name: &str, chain: &Chain) -> Result<Pools, RunError> {
+    let mut pools = Pools::new();
+    for stage in chain.partner_stages() {
+        let mut clips = Vec::new();
+        for batch in context.table(stage)?.read(&[CLIP_ID, URI, SECONDS])? {
+            let (ids, uris, seconds) = (text(&batch, CLIP_ID)?, text(&batch, URI)?, number(&batch, SECONDS)?);
+            for row in 0..batch.num_rows() {
+                clips.push(PoolClip {
+                    clip_id: required(&ids, CLIP_ID, row)?.to_owned(),
+                    uri: required(&uris, URI, row)?.to_owned(),
+                    seconds: seconds.value(row),
+                });
+            }
+        }
+        if clips.is_empty() {
+            let message = format!("the stage `{stage}` has no clips for an operator to draw from");
+            return Err(RunError::stage(name, message));
+        }
+        pools.insert(stage.to_owned(), Pool::new(clips));
+    }
+    Ok(pools)
 }
 
 /// Renders every view of the stage into `<name>_audio`.
@@ -93,9 +121,22 @@ fn epochs(context: &Context, name: &str, options: &Views, chain: &Chain, clips: 
     consumed.max().unwrap_or(1).max(1)
 }
 
-/// The columns that change with a view when the pipeline names none.
-fn usual_labels() -> IndexMap<String, LabelKind> {
-    [("key", LabelKind::Key), ("bpm", LabelKind::Bpm)].map(|(name, kind)| (name.to_owned(), kind)).into()
+/// The columns that change with a view when the pipeline names none: of the usual names and of types that fit.
+fn usual_labels(clips: &Schema) -> IndexMap<String, LabelKind> {
+    let kinds = [
+        ("key", LabelKind::Key),
+        ("chords", LabelKind::Chords),
+        ("bpm", LabelKind::Bpm),
+        ("beats", LabelKind::Times),
+        ("onsets", LabelKind::Times),
+        ("segments", LabelKind::Segments),
+        ("sections", LabelKind::Segments),
+        ("loudness", LabelKind::Loudness),
+    ];
+    let fits = |(name, kind): &(&str, LabelKind)| {
+        clips.field_with_name(name).is_ok_and(|field| view_type(*kind, field.data_type()).is_ok())
+    };
+    kinds.into_iter().filter(fits).map(|(name, kind)| (name.to_owned(), kind)).collect()
 }
 
 /// Segments of a training batch.

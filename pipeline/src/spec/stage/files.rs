@@ -28,6 +28,11 @@ pub struct Files {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub labels: Option<IndexMap<String, String>>,
+    /// A folder of JAMS annotations: the clip `a/b.ogg` has its labels in `a/b.jams` below it, a clip without such a
+    /// file has none. Gives the columns key, bpm, beats, onsets, chords, sections and tags, as far as any clip has
+    /// them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jams: Option<String>,
     /// File name endings taken from a folder, without the dot, in any case. A glob or a manifest takes
     /// what it names.
     #[serde(default = "default_extensions")]
@@ -83,7 +88,9 @@ fn default_audio() -> String {
 }
 
 fn default_extensions() -> Vec<String> {
-    ["wav", "aif", "aiff", "flac", "mp3", "ogg", "oga", "m4a", "mp4", "aac"].map(str::to_string).to_vec()
+    ["wav", "aif", "aiff", "flac", "mp3", "ogg", "oga", "opus", "m4a", "mp4", "aac"]
+        .map(str::to_string)
+        .to_vec()
 }
 
 fn default_min_seconds() -> f64 {

@@ -25,6 +25,7 @@ pub use views::{Epochs, LabelKind, Views};
 
 use loev_models::probe::ProbeConfig;
 use loev_models::train::TrainConfig;
+use loev_ops::chain::Entry as ChainEntry;
 
 use super::de::{Others, Reader};
 use super::node::Entry;
@@ -114,7 +115,12 @@ impl Stage {
     pub fn references(&self) -> Vec<(&'static str, &str)> {
         match self {
             Self::Files(_) | Self::Synth(_) | Self::Sql(_) => Vec::new(),
-            Self::Views(views) => vec![("from", views.from.as_str())],
+            Self::Views(views) => {
+                let base = views.base.iter().flat_map(ChainEntry::operators).map(|spec| ("base", spec));
+                let variant = views.variant.iter().map(|spec| ("variant", spec));
+                let partners = base.chain(variant).filter_map(|(list, spec)| Some((list, spec.from()?)));
+                std::iter::once(("from", views.from.as_str())).chain(partners).collect()
+            }
             Self::Train(train) => vec![("from", train.from.as_str())],
             Self::Embed(embed) => vec![("from", embed.from.as_str()), ("model", embed.model.as_str())],
             Self::Probe(probe) => {

@@ -6,8 +6,9 @@ use std::fmt;
 
 use garde::Validate;
 use indexmap::IndexMap;
+use loev_ops::chain::{Chain, Channels, Entry, Sampling};
+pub use loev_ops::labels::LabelKind;
 use loev_ops::operator::OperatorSpec;
-use loev_ops::views::{Chain, Sampling};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -26,18 +27,22 @@ pub struct Views {
     #[garde(range(min = 0.1, max = 120.0))]
     #[schemars(extend("x-unit" = "s"))]
     pub seconds: f64,
-    /// Sample rate of the views. Clips are resampled to it and mixed to one channel.
+    /// Sample rate of the views. Clips are resampled to it.
     #[serde(default = "default_rate")]
     #[garde(range(min = 4000, max = 192_000))]
     #[schemars(extend("x-unit" = "Hz"))]
     pub sample_rate: u32,
+    /// Channels of the views: `mono` or `stereo`. Features are computed from the mean of the channels.
+    #[serde(default)]
+    pub channels: Channels,
     /// Segments drawn from each clip in each epoch.
     #[serde(default = "default_segments")]
     #[garde(range(min = 1, max = 10_000))]
     pub segments: u32,
-    /// Augmentations that every subspace ignores, in order; drawn anew for every view.
+    /// Augmentations that every subspace ignores, in order; drawn anew for every view. Besides operators, groups:
+    /// `one_of`, `some_of` and `shuffle`.
     #[serde(default)]
-    pub base: Vec<OperatorSpec>,
+    pub base: Vec<Entry>,
     /// Augmentations that each get a subspace of their own (the factors).
     #[serde(default)]
     pub variant: Vec<OperatorSpec>,
@@ -49,25 +54,15 @@ pub struct Views {
     #[serde(default)]
     #[garde(dive)]
     pub epochs: Epochs,
-    /// Label columns that change with the view: column, and what it holds. A `key` is transposed by the
-    /// view's pitch shift, a `bpm` multiplied by its rate. Absent: columns named `key` and `bpm`, where the
-    /// clips have them.
+    /// Label columns and what they hold, so that they follow the sound of each view: a `key` is transposed with it,
+    /// `times` (beats, onsets) scale, shift and reverse with it and count from its start. Absent: the columns named
+    /// key, chords, bpm, beats, onsets, segments, sections and loudness, where the clips have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<BTreeMap<String, LabelKind>>")]
     pub labels: Option<IndexMap<String, LabelKind>>,
     /// Store the rendered audio too, instead of rendering it whenever it is read.
     #[serde(default)]
     pub materialize: bool,
-}
-
-/// How a label follows the view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LabelKind {
-    /// A musical key such as "C major" or "F# minor": transposed by the view's semitones.
-    Key,
-    /// A tempo in beats per minute: multiplied by the view's rate.
-    Bpm,
 }
 
 /// How many epochs of draws a `views` stage holds.
@@ -168,6 +163,7 @@ impl Views {
         Chain {
             sample_rate: self.sample_rate,
             seconds: self.seconds,
+            channels: self.channels,
             base: self.base.clone(),
             variant: self.variant.clone(),
             sampling: self.sampling,

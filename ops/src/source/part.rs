@@ -1,0 +1,79 @@
+//! A range of a file's bytes as a source of its own.
+
+use std::fs::File;
+use std::io::{Read, Result, Seek, SeekFrom};
+use std::ops::Range;
+
+use symphonia::core::io::MediaSource;
+
+/// Bytes `start..end` of a file, of which a reader sees nothing else.
+pub(super) struct Part {
+    file: File,
+    start: u64,
+    length: u64,
+    at: u64,
+}
+
+impl Part {
+    /// The part of `file` in `bytes`, from its first byte on.
+    pub fn new(mut file: File, bytes: Range<u64>) -> Result<Self> {
+        file.seek(SeekFrom::Start(bytes.start))?;
+        Ok(Self { file, start: bytes.start, length: bytes.end.saturating_sub(bytes.start), at: 0 })
+    }
+}
+
+impl Read for Part {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let left = self.length.saturating_sub(self.at);
+        let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let got = self.file.read(buffer.get_mut(..wanted).unwrap_or_default())?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl Seek for Part {
+    fn seek(&mut self, to: SeekFrom) -> Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+        };
+        let target = target.ok_or(std::io::ErrorKind::InvalidInput)?;
+        self.file.seek(SeekFrom::Start(self.start.saturating_add(target)))?;
+        self.at = target;
+        Ok(target)
+    }
+}
+
+impl MediaSource for Part {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_begins_and_ends_where_it_was_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bytes");
+        std::fs::write(&path, (0..100).collect::<Vec<u8>>()).unwrap();
+        let mut part = Part::new(File::open(&path).unwrap(), 10..30).unwrap();
+        let mut all = Vec::new();
+        part.read_to_end(&mut all).unwrap();
+        assert_eq!(all, (10..30).collect::<Vec<u8>>());
+        assert_eq!(part.seek(SeekFrom::End(-2)).unwrap(), 18);
+        assert_eq!(part.seek(SeekFrom::Current(-3)).unwrap(), 15);
+        let mut two = [0; 2];
+        part.read_exact(&mut two).unwrap();
+        assert_eq!((two, part.byte_len()), ([25, 26], Some(20)));
+        assert!(part.seek(SeekFrom::End(-21)).is_err());
+    }
+}
