@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import statistics
+import sys
 import tempfile
 import time
 from functools import partial
@@ -119,8 +120,14 @@ def compare(loev, entry, name, places, audio, rounds):
     for other in entry["peers"]:
         label, run = peer(other, places)
         timers[label] = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
-    for timer in timers.values():
-        timer(1)
+    for label, timer in list(timers.items()):
+        try:
+            timer(1)
+        except Exception as error:
+            if label == "loev":
+                raise
+            print(f"{name}: {label} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+            del timers[label]
     once = {label: timer(1) for label, timer in timers.items()}
     times = {label: [seconds] for label, seconds in once.items()}
     fastest = min([once[label] for label in timers if label != "loev"], default=0.0)
