@@ -3,6 +3,7 @@
 //! `cargo bench -p loev-ops --bench peers -- JOBS` reads one JSON object a line from the file `JOBS`, or from
 //! standard input for `-`, and answers each with one line: `{}`, `{"seconds": [...]}` or `{"error": "..."}`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
@@ -16,6 +17,7 @@ use loev_ops::operator::{Kernel, Scratch, Warp};
 use loev_ops::operators::find;
 use loev_ops::render::Renderer;
 use loev_ops::rng::Key;
+use loev_ops::source::Source;
 use loev_ops::views::{Draw, Pool, PoolClip, Pools};
 use loev_ops::vocoder::Vocoder;
 use loev_ops::wav::write_wav;
@@ -32,11 +34,21 @@ enum Job {
     /// Changes pitch and tempo of a whole file: `round(frames / rate)` frames.
     Warp { input: PathBuf, output: PathBuf, semitones: f64, rate: f64 },
     /// Writes one view from the middle of a file.
-    Render { input: PathBuf, output: PathBuf, chain: Chain },
-    /// The median seconds that a view from the middle of a file takes, for each of several draws. Operators that need
-    /// a second recording take `other`. A chain of one operator on samples alone is timed as peers are: a copy of the
-    /// audio, and the operator.
-    Time { input: PathBuf, chain: Chain, draws: u32, iterations: u32, other: Option<PathBuf> },
+    Render { output: PathBuf, view: View },
+    /// The median seconds that a view from the middle of a file takes, for each of several draws. A chain of one
+    /// operator on samples alone is timed as peers are: a copy of the audio, and the operator.
+    Time { view: View, draws: u32, iterations: u32 },
+}
+
+/// What views are made of.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct View {
+    input: PathBuf,
+    chain: Chain,
+    /// The second recording of each stage that the chain names.
+    #[serde(default)]
+    partners: BTreeMap<String, PathBuf>,
 }
 
 fn main() -> io::Result<()> {
@@ -67,34 +79,34 @@ fn run(job: Job) -> Outcome {
             Vocoder::new(audio.rate).process(&audio.channels, audio.frames() as f64 / 2.0, warp, &mut out);
             write(&output, &Audio { rate: audio.rate, channels: out })
         }
-        Job::Render { input, output, chain } => {
-            let source = source(&read(&input)?, &chain)?;
-            let view = Renderer::new(&chain)?.render(&source, &draw(&chain, 0, None)?)?;
-            write(&output, &view)
+        Job::Render { output, view } => {
+            let (source, pools) = (source(&view)?, pools(&view)?);
+            let draw = draw(&view.chain, 0, &pools)?;
+            write(&output, &Renderer::new(&view.chain)?.render(&source, &draw)?)
         }
-        Job::Time { input, chain, draws, iterations, other } => {
-            let source = source(&read(&input)?, &chain)?;
-            let mut renderer = Renderer::new(&chain)?;
+        Job::Time { view, draws, iterations } => {
+            let (source, pools) = (source(&view)?, pools(&view)?);
+            let mut renderer = Renderer::new(&view.chain)?;
+            let mut rendered = Audio { rate: source.rate, channels: Vec::new() };
             let mut seconds = Vec::new();
-            let mut view = Audio::mono(chain.sample_rate, Vec::new());
-            let alone = match chain.operators().as_slice() {
-                [only] if chain.variant.is_empty() => Some(only.def().kernel),
+            let alone = match view.chain.operators().as_slice() {
+                [only] if view.chain.variant.is_empty() => Some(only.def().kernel),
                 _ => None,
             };
             let mut scratch = Scratch::default();
             for segment in 0..draws {
-                let draw = draw(&chain, segment, other.as_deref())?;
-                renderer.render_into(&source, &draw, &mut view)?;
+                let draw = draw(&view.chain, segment, &pools)?;
+                renderer.render_into(&source, &draw, &mut rendered)?;
                 let mut times = Vec::new();
                 for _ in 0..iterations.max(1) {
                     let start = Instant::now();
                     if let (Some(Kernel::Samples(run)), Some(params)) = (alone, &draw.params[0]) {
-                        view.channels.clone_from(&black_box(&source).channels);
-                        run(black_box(&mut view), params, &mut Key::root(2).rng(), &mut scratch);
+                        rendered.channels.clone_from(&black_box(&source).channels);
+                        run(black_box(&mut rendered), params, &mut Key::root(2).rng(), &mut scratch);
                         times.push(start.elapsed().as_secs_f64());
                         continue;
                     }
-                    renderer.render_into(black_box(&source), &draw, black_box(&mut view))?;
+                    renderer.render_into(black_box(&source), &draw, black_box(&mut rendered))?;
                     times.push(start.elapsed().as_secs_f64());
                 }
                 times.sort_by(f64::total_cmp);
@@ -106,25 +118,32 @@ fn run(job: Job) -> Outcome {
 }
 
 /// A draw of the chain; segments differ in their parameters.
-fn draw(chain: &Chain, segment: u32, other: Option<&Path>) -> Result<Draw, Box<dyn std::error::Error>> {
-    let mut pools = Pools::new();
-    for stage in chain.partner_stages() {
-        let path = other.ok_or("the chain needs a second recording")?;
-        let reader = WavReader::open(path)?;
-        let seconds = f64::from(reader.duration()) / f64::from(reader.spec().sample_rate);
-        let clip = PoolClip { clip_id: "other".to_owned(), uri: path.display().to_string(), seconds };
-        pools.insert(stage.to_owned(), Pool::new(vec![clip]));
-    }
-    let draws = chain.draw_segment(Key::root(1), "peers", chain.read_seconds(), segment, 0, &pools)?;
+fn draw(chain: &Chain, segment: u32, pools: &Pools) -> Result<Draw, Box<dyn std::error::Error>> {
+    let draws = chain.draw_segment(Key::root(1), "peers", chain.read_seconds(), segment, 0, pools)?;
     draws.into_iter().next().ok_or_else(|| "the chain draws no view".into())
 }
 
-/// What a view of the chain reads, from the middle.
-fn source(audio: &Audio, chain: &Chain) -> Result<Audio, String> {
+/// What a view of the chain reads, from the middle of the file.
+fn source(view: &View) -> Result<Audio, Box<dyn std::error::Error>> {
+    let (audio, chain) = (read(&view.input)?, &view.chain);
     let need = (chain.read_seconds() * f64::from(chain.sample_rate)).round() as usize;
-    let start = audio.frames().checked_sub(need).ok_or_else(|| format!("the view reads {need} frames"))? / 2;
-    let channels = audio.channels.iter().map(|c| c[start..start + need].to_vec()).collect();
+    let start = audio.frames().checked_sub(need).ok_or_else(|| format!("a view reads {need} frames"))? / 2;
+    let channels: Vec<_> = audio.channels.iter().map(|c| c[start..start + need].to_vec()).collect();
+    if channels.len() != chain.channels.count() {
+        return Err(format!("{} channels for {:?} views", channels.len(), chain.channels).into());
+    }
     Ok(Audio { rate: audio.rate, channels })
+}
+
+/// One clip a stage.
+fn pools(view: &View) -> Result<Pools, Box<dyn std::error::Error>> {
+    let pool = |(stage, path): (&String, &PathBuf)| {
+        let uri = path.display().to_string();
+        let seconds = Source::parse(&uri)?.seconds()?;
+        let clip = PoolClip { clip_id: uri.clone(), uri, seconds };
+        Ok((stage.clone(), Pool::new(vec![clip])))
+    };
+    view.partners.iter().map(pool).collect()
 }
 
 fn read(path: &Path) -> Result<Audio, hound::Error> {

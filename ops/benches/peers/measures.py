@@ -120,7 +120,8 @@ def compare(result, original, rate, ratio, speed):
 
 def onsets(x, rate, count=16):
     """The times of the strongest attacks, at least 0.2 s apart."""
-    strength = librosa.onset.onset_strength(y=x, sr=rate, hop_length=rate // 200, n_fft=1 << round(np.log2(0.02 * rate)))
+    size = 1 << round(np.log2(0.02 * rate))
+    strength = librosa.onset.onset_strength(y=x, sr=rate, hop_length=rate // 200, n_fft=size, n_mels=40)
     peaks = librosa.util.peak_pick(strength, pre_max=20, post_max=20, pre_avg=20, post_avg=20, delta=0.5, wait=40)
     times = peaks / 200
     inside = (times > EDGE_SECONDS + 0.1) & (times < len(x) / rate - EDGE_SECONDS - 0.1)
@@ -145,11 +146,11 @@ def attacks(x, rate, times):
     return np.array(rises), np.array(places)
 
 
-def width(x, rate):
-    """The side signal's energy in dB of the middle's, per octave band."""
+def width(x, rate, ratio=1.0):
+    """The side signal's energy in dB of the middle's, in octave bands that are moved by `ratio`."""
     middle, side = x[0] + x[1], x[0] - x[1]
     levels = []
-    for low in (125, 250, 500, 1000, 2000, 4000):
+    for low in np.array([125, 250, 500, 1000, 2000, 4000]) * ratio:
         band = butter(2, (low, 2 * low), "bandpass", fs=rate, output="sos")
         powers = [np.mean(sosfiltfilt(band, y) ** 2) for y in (middle, side)]
         levels.append(np.clip(decibels(powers[1] / max(powers[0], 1e-20)), -30, 30))
@@ -182,6 +183,6 @@ def on_music(result, original, rate, ratio, speed):
     # Frames hold the same number of periods in both.
     values["crest"] = crest(source, rate) - crest(mono, rate, 0.025 / ratio)
     if len(original) == 2:
-        values["width"] = np.mean(np.abs(width(result, rate) - width(original, rate)))
+        values["width"] = np.mean(np.abs(width(result, rate, ratio) - width(original, rate)))
     values["frames"] = abs(result.shape[1] - round(original.shape[1] / speed))
     return values

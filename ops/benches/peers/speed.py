@@ -98,36 +98,36 @@ def median_time(run, count):
     return statistics.median(times)
 
 
-def our_chain(name, entry, rate, fixed):
+def our_view(name, entry, places, fixed):
     """One operator, always applied; with the parameters of the table, or all it draws by default."""
-    other = {"from": "other"} if "other" in entry else {}
-    chain = entry.get("chain", {"base": [{name: (entry.get("ours", {}) if fixed else {}) | {"p": 1} | other}]})
-    return {"sample_rate": rate, "seconds": SECONDS} | chain
+    ours = {key: value for key, value in entry.get("ours", {}).items() if fixed or key == "from"}
+    chain = entry.get("chain", {"base": [{name: ours | {"p": 1}}]})
+    shape = {"sample_rate": places["rate"], "seconds": SECONDS, "channels": places["channels"]}
+    partners = {key: places[key] for key in ("noise", "impulse")}
+    return {"input": places["clip"], "chain": shape | chain, "partners": partners}
 
 
 def compare(loev, entry, name, places, audio, rounds):
     """Seconds per round by name, ours first, all taking turns; then the worst by the median of our own draws."""
-    rate, clip = places["rate"], places["clip"]
-    time = partial(loev.ask, "time", input=clip, other=places.get(entry.get("other")))
-    ours = partial(time, chain=our_chain(name, entry, rate, True))
-    varied = not entry.get("ours")
+    ours = partial(loev.ask, "time", view=our_view(name, entry, places, True))
+    varied = not entry.get("ours", {}).keys() - {"from"}
 
     def our_time(count):
         return statistics.median(ours(draws=8 if varied else 1, iterations=count)["seconds"])
 
-    frames = round(SECONDS * entry.get("seconds", 1.0) * rate)
+    frames = round(SECONDS * entry.get("seconds", 1.0) * places["rate"])
     timers = {"loev": our_time}
     for other in entry["peers"]:
         label, run = peer(other, places)
-        timer = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
+        timers[label] = partial(median_time, partial(run, source_of(other, audio[:, :frames])))
+    for label, timer in list(timers.items()):
         try:
             timer(1)
-        except Exception as error:  # Every library has errors of its own; some take mono alone.
-            print(f"{name}: {label} cannot: {error}", file=sys.stderr)
-            continue
-        timers[label] = timer
-    for timer in timers.values():
-        timer(1)
+        except Exception as error:
+            if label == "loev":
+                raise
+            print(f"{name}: {label} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+            del timers[label]
     once = {label: timer(1) for label, timer in timers.items()}
     times = {label: [seconds] for label, seconds in once.items()}
     fastest = min([once[label] for label in timers if label != "loev"], default=0.0)
@@ -137,7 +137,7 @@ def compare(loev, entry, name, places, audio, rounds):
         for label in racing:
             count = int(np.clip(ROUND_SECONDS / once[label], 1, 500))
             times[label].append(timers[label](count))
-    draws = time(chain=our_chain(name, entry, rate, False), draws=24, iterations=5)
+    draws = loev.ask("time", view=our_view(name, entry, places, False), draws=24, iterations=5)
     return times, max(draws["seconds"]) / statistics.median(draws["seconds"])
 
 
@@ -194,6 +194,7 @@ def main():
     results = []
     for title, (rate, channels) in FORMATS.items():
         places = {"rate": rate, **{k: str(folder / f"{k} {rate}.wav") for k in ("clip", "noise", "impulse")}}
+        places["channels"] = "stereo" if channels == 2 else "mono"
         audio = excerpt(path, 20, rate, channels)
         decay = np.exp(-np.arange(rate // 2) / (0.1 * rate)) * np.random.default_rng(1).normal(size=rate // 2)
         write(places["clip"], audio, rate)
