@@ -5,7 +5,7 @@ use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, Par
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "pitch_shift",
-    version: 1,
+    version: 2,
     summary: "Shifts the pitch and keeps the tempo.",
     source: "Phase-locked vocoder: Puckette, IEEE WASPAA 1995; Laroche and Dolson, IEEE Trans. SAP 7(3), 1999.",
     params: &[ParamDef {

@@ -5,7 +5,7 @@ use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, Par
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "time_stretch",
-    version: 1,
+    version: 2,
     summary: "Changes the tempo and keeps the pitch.",
     source: "Phase-locked vocoder: Puckette, IEEE WASPAA 1995; Laroche and Dolson, IEEE Trans. SAP 7(3), 1999.",
     params: &[ParamDef {
