@@ -395,7 +395,7 @@ impl OperatorDef {
         if effects.is_empty() { "all stay".to_owned() } else { effects.join("; ") }
     }
 
-    fn from_text(&self) -> Option<String> {
+    fn partner_text(&self) -> Option<String> {
         self.partner().map(|extent| match extent {
             Extent::View => {
                 "The stage whose clips it draws from: as much as the view holds, from a drawn start"
@@ -416,7 +416,7 @@ pub fn describe(def: &OperatorDef) -> String {
     for param in def.params {
         let _ = writeln!(text, "    {:<14} {}\n{:19}{}", param.name, param.help, "", param.values());
     }
-    if let Some(from) = def.from_text() {
+    if let Some(from) = def.partner_text() {
         let _ = writeln!(text, "    {:<14} {from}", "from");
     }
     let _ = writeln!(text, "    {:<14} How likely it is applied to a view, default {}", "p", def.default_p);
@@ -468,7 +468,7 @@ pub fn reference(defs: &[&OperatorDef]) -> String {
         for param in def.params {
             let _ = writeln!(text, "| `{}` | {} | {} |", param.name, cell(param.help), cell(&param.values()));
         }
-        if let Some(from) = def.from_text() {
+        if let Some(from) = def.partner_text() {
             let _ = writeln!(text, "| `from` | {from} | a stage |");
         }
         let _ =

@@ -401,7 +401,7 @@ mod tests {
             0 => 0.0,
             1 => 1.0,
             2 => {
-                if i / 50 % 2 == 0 {
+                if (i / 50).is_multiple_of(2) {
                     1.0
                 } else {
                     -1.0
