@@ -13,7 +13,7 @@
 //! phase vocoder time-scale modification of audio", IEEE Trans. SAP 7(3), 1999), by the angle that fits it best in
 //! the least-squares sense. Regions whose power leaps keep their own phases (after Roebel, "A new approach to
 //! transient processing in the phase vocoder", DAFx 2003), and around attacks frames move at the source's own pace
-//! ([`time_map`]), so that attacks stay sharp although frames are long enough to resolve the lowest notes.
+//! (`time_map.rs`), so that attacks stay sharp although frames are long enough to resolve the lowest notes.
 //!
 //! Where frames cannot be made to agree (noise), overlap-add loses power. The agreement that was reached is
 //! known per region, and with it the expected loss, which is made good.

@@ -1,5 +1,5 @@
 //! Tape speed: pitch and tempo together, as on a tape that runs faster or slower.
-//! A plain resampling ([`crate::speed`]): a pass of its own, not one of the vocoder.
+//! A plain resampling: a pass of its own, not one of the vocoder.
 
 use crate::dist::Scale;
 use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer};
