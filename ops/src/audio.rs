@@ -80,22 +80,23 @@ impl Audio {
         self.magnitude() < INFINITE
     }
 
-    /// The bits of the largest absolute sample: they are in the order of the magnitudes, with the infinite and then
-    /// what is no number at the end. One pass that vector units take, and there is one for every view.
     fn magnitude(&self) -> u32 {
-        let of_channel = |channel: &Vec<f32>| {
-            let (blocks, rest) = channel.as_chunks::<16>();
-            let mut most = [0i32; 16];
-            for block in blocks {
-                for (most, sample) in most.iter_mut().zip(block) {
-                    *most = (*most).max((sample.to_bits() & !SIGN) as i32);
-                }
-            }
-            let rest = rest.iter().map(|sample| (sample.to_bits() & !SIGN) as i32);
-            most.into_iter().chain(rest).fold(0, i32::max)
-        };
-        self.channels.iter().map(of_channel).fold(0, i32::max) as u32
+        self.channels.iter().map(|channel| magnitude(channel)).max().unwrap_or(0)
     }
+}
+
+/// The bits of the largest absolute sample: they are in the order of the magnitudes, with the infinite and then what
+/// is no number at the end. One pass that vector units take, and there is one for every view.
+pub(crate) fn magnitude(samples: &[f32]) -> u32 {
+    let (blocks, rest) = samples.as_chunks::<16>();
+    let mut most = [0i32; 16];
+    for block in blocks {
+        for (most, sample) in most.iter_mut().zip(block) {
+            *most = (*most).max((sample.to_bits() & !SIGN) as i32);
+        }
+    }
+    let rest = rest.iter().map(|sample| (sample.to_bits() & !SIGN) as i32);
+    most.into_iter().chain(rest).fold(0, i32::max) as u32
 }
 
 #[cfg(test)]

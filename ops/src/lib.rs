@@ -18,6 +18,7 @@ pub mod draw_table;
 pub mod error;
 pub mod features;
 pub mod jams;
+mod kaiser;
 pub mod labels;
 pub mod loudness;
 pub mod mir;

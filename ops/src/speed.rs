@@ -7,6 +7,9 @@
 
 use std::f64::consts::PI;
 
+use crate::audio::magnitude;
+use crate::kaiser::kaiser;
+
 /// Rows within a sample.
 const PHASES: usize = 256;
 /// Zero crossings of the sinc on either side.
@@ -40,16 +43,7 @@ pub(crate) struct Resampler {
 
 impl Resampler {
     pub(crate) fn new() -> Self {
-        let i0 = |x: f64| {
-            // The power series; all terms are positive, so nothing cancels.
-            let terms = (1..40).scan(1.0, |term, k| {
-                *term *= (x / (2.0 * f64::from(k))).powi(2);
-                Some(*term)
-            });
-            1.0 + terms.sum::<f64>()
-        };
-        let at =
-            |i: usize| i0(KAISER_BETA * (1.0 - (i as f64 / WINDOW as f64).powi(2)).sqrt()) / i0(KAISER_BETA);
+        let at = |i: usize| kaiser(i as f64 / WINDOW as f64, KAISER_BETA);
         let window = (0..=WINDOW).map(at).collect();
         Self { window, rows: Vec::new(), taps: 0, cutoff: 0.0 }
     }
@@ -58,8 +52,8 @@ impl Resampler {
     /// of `input` is silence. `input` is spoilt.
     pub(crate) fn process(&mut self, input: &mut [Vec<f32>], speed: f64, output: &mut [Vec<f32>]) {
         self.plan(speed);
-        let peak = input.iter().flatten().fold(0.0f32, |peak, x| peak.max(x.abs()));
-        let scale = if peak > LOUD { 2f32.powi(-64) } else { 1.0 };
+        let peak = input.iter().map(|channel| magnitude(channel)).max().unwrap_or(0);
+        let scale = if f32::from_bits(peak) > LOUD { 2f32.powi(-64) } else { 1.0 };
         for (input, output) in input.iter_mut().zip(output) {
             if scale < 1.0 {
                 input.iter_mut().for_each(|x| *x *= scale);

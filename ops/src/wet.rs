@@ -1,16 +1,12 @@
 //! The wet side of an effect: a common scale for it, its level and the blend with the dry side.
 
-use crate::audio::Audio;
+use crate::audio::{Audio, magnitude};
 use crate::operator::finite_f32;
 
 /// The power of two that brings the peak of some samples near 1, so that no sum of theirs overflows; `None` when
 /// all are zero. Multiplying with it is exact.
 pub(crate) fn unit<'a>(samples: impl IntoIterator<Item = &'a Vec<f32>>) -> Option<f32> {
-    // Magnitudes order as their bits do, and the maximum of integers is found several at a time.
-    let peak = |samples: &Vec<f32>| {
-        samples.iter().fold(0, |peak: i32, s| peak.max((s.to_bits() & 0x7FFF_FFFF) as i32))
-    };
-    let bits = samples.into_iter().map(peak).max().unwrap_or(0) as u32;
+    let bits = samples.into_iter().map(|channel| magnitude(channel)).max().unwrap_or(0);
     (bits > 0).then(|| f32::from_bits((254 - (bits >> 23)).clamp(1, 253) << 23))
 }
 

@@ -10,6 +10,8 @@ use crate::operator::{
 };
 use crate::rng::Rng;
 
+use super::colored_noise::triangular;
+
 const TRIANGULAR: usize = 1;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
@@ -54,7 +56,8 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, _: &mut Scratch) {
         if dither as usize == TRIANGULAR {
             for samples in channel.chunks_mut(4) {
                 for (sample, word) in samples.iter_mut().zip(rng.next_four()) {
-                    *sample = finite_f32(nearest(f64::from(*sample) * scale + triangular(word)) * step);
+                    *sample =
+                        finite_f32(nearest(f64::from(*sample) * scale + f64::from(triangular(word))) * step);
                 }
             }
         } else {
@@ -72,12 +75,6 @@ fn nearest(x: f64) -> f64 {
     const ROOM: f64 = 6_755_399_441_055_744.0;
     let rounded = (x + ROOM) - ROOM;
     if x.abs() < 2_251_799_813_685_248.0 { rounded } else { x }
-}
-
-/// The sum of two uniform numbers in -0.5..0.5, one from each half of a word.
-#[inline]
-fn triangular(word: u32) -> f64 {
-    (f64::from(word & 0xFFFF) + f64::from(word >> 16) - 65_535.0) * (1.0 / 65_536.0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::f64::consts::{FRAC_PI_2, PI, TAU};
 use super::modulation::{Lfo, blend, control_frames, headroom};
 use crate::audio::Audio;
 use crate::dist::Scale;
+use crate::kaiser::kaiser;
 use crate::operator::{FactorDef, Kernel, LabelEffect, OperatorDef, ParamDef, ParamKind, Peer, Scratch};
 use crate::rng::Rng;
 
@@ -122,20 +123,10 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
 /// One half of the symmetric filter that gives the sample midway between two others: a sinc in a Kaiser window, flat
 /// to seven tenths of the band.
 fn half_sample_filter() -> [f32; TAPS] {
-    // The modified Bessel function I0 by its series.
-    let bessel = |x: f64| {
-        let (mut term, mut sum) = (1.0, 1.0);
-        for k in 1..32 {
-            term *= (x / (2.0 * f64::from(k))).powi(2);
-            sum += term;
-        }
-        sum
-    };
     const BETA: f64 = 7.0;
     let tap = |k: usize| {
         let x = k as f64 + 0.5;
-        let window = bessel(BETA * (1.0 - (x / TAPS as f64).powi(2)).sqrt()) / bessel(BETA);
-        (PI * x).sin() / (PI * x) * window
+        (PI * x).sin() / (PI * x) * kaiser(x / TAPS as f64, BETA)
     };
     let taps: [f64; TAPS] = std::array::from_fn(tap);
     let sum = 2.0 * taps.iter().sum::<f64>();

@@ -118,10 +118,10 @@ fn noise<'a>(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &'
     &samples[..frames]
 }
 
-/// Zero-mean, from two uniform halves of a word. A sample sums thousands of bins, so it is Gaussian whatever the
-/// distribution of one bin.
+/// The sum of two uniform numbers in -0.5..0.5, one from each half of a word; exact. A sample of noise sums thousands
+/// of bins, so it is Gaussian whatever the distribution of one bin.
 #[inline]
-fn triangular(word: u32) -> f32 {
+pub(super) fn triangular(word: u32) -> f32 {
     ((word & 0xFFFF) as f32 + (word >> 16) as f32 - 65_535.0) * (1.0 / 65_536.0)
 }
 
