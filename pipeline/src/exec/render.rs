@@ -89,13 +89,13 @@ impl ViewRenderer {
         })
     }
 
-    /// The source audio that the views of a segment at `centre_s` are made from, with the channels of the chain.
+    /// The source audio that the views of the segment of `draw` are made from, with the channels of the chain.
     ///
     /// # Errors
     /// Whatever keeps the source from being read.
-    pub fn read(&self, uri: &str, centre_s: f64) -> Result<Audio, AudioError> {
-        let seconds = self.chain.read_seconds();
-        let start = (centre_s - seconds / 2.0).max(0.0);
+    pub fn read(&self, uri: &str, draw: &Draw) -> Result<Audio, AudioError> {
+        let (start, seconds) = self.renderer.read_range(draw);
+        let start = start.max(0.0);
         let source = Source::parse(uri)?;
         match self.chain.channels {
             Channels::Mono => source.read_mono(start, seconds, self.chain.sample_rate),
@@ -112,7 +112,7 @@ impl ViewRenderer {
     /// Whatever keeps the source from being read, or a view from being rendered.
     pub fn render(&mut self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
         let Some(first) = draws.first() else { return Ok(Vec::new()) };
-        let source = self.read(uri, first.centre_s)?;
+        let source = self.read(uri, first)?;
         let width = self.output.width(&self.chain);
         let mut values = vec![0.0; width * draws.len()];
         for (draw, out) in draws.iter().zip(values.chunks_exact_mut(width)) {

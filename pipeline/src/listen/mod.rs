@@ -70,7 +70,7 @@ fn pair(view: &StoredView) -> Result<(Audio, Audio), AudioError> {
     let StoredView { chain, draw, uri, .. } = view;
     let mut renderer = ViewRenderer::new(chain, &Output::Audio)?;
     let frames = chain.frames();
-    let source = renderer.read(uri, draw.centre_s)?;
+    let source = renderer.read(uri, draw)?;
     let first = (source.frames().saturating_sub(frames)) / 2;
     let middle = |channel: &Vec<f32>| channel.iter().skip(first).take(frames).copied().collect();
     let before = Audio { rate: source.rate, channels: source.channels.iter().map(middle).collect() };

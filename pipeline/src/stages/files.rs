@@ -54,9 +54,11 @@ pub async fn run(context: &Context, name: &str, options: &Files) -> Result<Outco
     let mut answers = Vec::with_capacity(candidates.files.len());
     for file in &candidates.files {
         let (stage, path, limits) = (stage.clone(), file.path.clone(), limits.clone());
+        let annotations = options.jams.as_ref().map(|jams| Path::new(jams).join(&file.clip_id));
         answers.push(context.pool.submit(move || {
             stage.interrupt.check()?;
-            let info = probe_file(&path, &limits);
+            let labels = || annotations.map_or(Ok(Jams::default()), |path| read_jams(&path));
+            let info = probe_file(&path, &limits).and_then(|info| Ok((info, labels()?)));
             stage.bar.add(1);
             Ok::<_, RunError>(info)
         }));
@@ -68,8 +70,7 @@ pub async fn run(context: &Context, name: &str, options: &Files) -> Result<Outco
             Ok(probed) => probed?,
             Err(panic) => Err(AudioError::new(RejectKind::Panicked, panic)),
         };
-        let annotated = probed.and_then(|info| Ok((info, annotations(options, &file.clip_id)?)));
-        match annotated {
+        match probed {
             Ok((info, labels)) => {
                 rows.push(row as u32);
                 found.push((file, info));
@@ -112,10 +113,9 @@ fn limits(options: &Files) -> Limits {
     Limits { max_channels, max_rate, max_seconds, max_bytes, min_seconds, ..Limits::default() }
 }
 
-/// The JAMS labels of a clip; none where there is no such file.
-fn annotations(options: &Files, clip_id: &str) -> Result<Jams, AudioError> {
-    let Some(folder) = &options.jams else { return Ok(Jams::default()) };
-    match Jams::read(&Path::new(folder).join(clip_id).with_extension("jams")) {
+/// The JAMS labels beside the name of a clip; none where there is no such file.
+fn read_jams(clip: &Path) -> Result<Jams, AudioError> {
+    match Jams::read(&clip.with_extension("jams")) {
         Err(error) if error.kind == RejectKind::Missing => Ok(Jams::default()),
         read => read,
     }
