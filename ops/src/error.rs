@@ -29,6 +29,8 @@ pub enum RejectKind {
     NotFinite,
     /// Larger than a limit allows: channels, rate, duration, bytes.
     OverLimit,
+    /// Another file than the one that was probed.
+    Changed,
     /// Not a source address that we know.
     BadUri,
     /// A decoder or operator panicked; the panic was contained.
@@ -49,6 +51,7 @@ impl RejectKind {
             Self::Silent => "silent",
             Self::NotFinite => "not_finite",
             Self::OverLimit => "over_limit",
+            Self::Changed => "changed",
             Self::BadUri => "bad_uri",
             Self::Panicked => "panicked",
         }

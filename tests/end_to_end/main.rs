@@ -7,6 +7,9 @@ mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing
+mod faults; // killed, out of disk, interrupted, and gone on with
 mod manifest; // labels from a manifest, real files
+mod resume; // what is made again, and why
 mod support;
+mod verify; // runs that are what they say
 mod whole_graph; // synth to SQL
