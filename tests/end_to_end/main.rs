@@ -7,6 +7,10 @@ mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing
+mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
+mod mutate; // broken files from good ones
 mod support;
+#[path = "../fuzz/targets/mod.rs"]
+mod targets; // what the fuzzers run
 mod whole_graph; // synth to SQL

@@ -1,0 +1,4 @@
+//! What the fuzzers run, for ordinary tests: each target takes any bytes, and panics at a fault.
+
+pub mod decode;
+pub mod jams;
