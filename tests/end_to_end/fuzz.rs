@@ -8,11 +8,11 @@ use crate::mutate::{Damage, mutate};
 use crate::targets;
 
 /// Time for one target. What is left undone then is done on faster machines.
-const PATIENCE: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that one input may take, in a debug build on a busy machine.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// The seeds of a target, or of several, by name.
+/// The seeds of a target, by name.
 fn seeds(of: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(of);
     let mut paths: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
@@ -54,6 +54,21 @@ fn audio() {
 #[test]
 fn labels() {
     smoke("jams", 500, targets::jams::jams);
+}
+
+#[test]
+fn pipelines() {
+    smoke("yaml", 300, targets::yaml::yaml);
+}
+
+#[test]
+fn records_of_runs() {
+    smoke("manifest", 300, targets::manifest::manifest);
+}
+
+#[test]
+fn checkpoints() {
+    smoke("checkpoint", 200, targets::checkpoint::checkpoint);
 }
 
 /// The same number gives the same damage, and damage it is.
