@@ -486,7 +486,7 @@ fn empty_page(serial: [u8; 4], granule: u64, sequence: u32) -> Vec<u8> {
     let sequence = sequence.to_le_bytes();
     let mut page = [b"OggS\0\0", &granule[..], &serial, &sequence, &[0; 4], &[255], &[0; 255]].concat();
     let crc = page.iter().fold(0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte) << 24, |crc, _| crc << 1 ^ (crc >> 31) * 0x04c1_1db7)
+        (0..8).fold(crc ^ (u32::from(*byte) << 24), |crc, _| (crc << 1) ^ ((crc >> 31) * 0x04c1_1db7))
     });
     page[22..26].copy_from_slice(&crc.to_le_bytes());
     page
