@@ -25,7 +25,7 @@ pub enum RejectKind {
     TooShort,
     /// Nothing to hear.
     Silent,
-    /// Samples that are NaN or infinite.
+    /// Samples that are NaN, infinite, or beyond 1e10: they would be infinite soon.
     NotFinite,
     /// Larger than a limit allows: channels, rate, duration, bytes.
     OverLimit,

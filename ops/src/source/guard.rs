@@ -1,24 +1,37 @@
-//! A wall around the decoders: untrusted files may be refused, they may not panic.
+//! A wall around the decoders: untrusted files may be refused, they may not panic, and not go on forever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
+use super::Limits;
+use super::watch::Watch;
 use crate::error::{AudioError, RejectKind};
 
-/// Runs `work` on a file and turns a panic into [`RejectKind::Panicked`].
+/// Runs `work` on a file, with a watch over what it takes, and turns a panic into
+/// [`RejectKind::Panicked`]. What was exceeded counts before whatever else went wrong because of it.
 ///
 /// The state that `work` owns is dropped with the panic, and the resamplers of the thread are
 /// cleared before each use, so nothing half-done is seen afterwards.
-pub(super) fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, AudioError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+pub(super) fn guarded<T>(
+    path: &Path,
+    limits: &Limits,
+    work: impl FnOnce(&Arc<Watch>) -> Result<T, AudioError>,
+) -> Result<T, AudioError> {
+    let watch = Arc::new(Watch::new(limits));
+    let fail = |kind, why: &str| Err(AudioError::new(kind, format!("{}: {why}", path.display())));
+    let result = catch_unwind(AssertUnwindSafe(|| work(&watch))).unwrap_or_else(|payload| {
         let reason = payload
             .downcast_ref::<&str>()
             .map(|s| (*s).to_owned())
             .or_else(|| payload.downcast_ref::<String>().cloned())
             .unwrap_or_default();
-        let message = format!("{}: the decoder panicked: {reason}", path.display());
-        Err(AudioError::new(RejectKind::Panicked, message))
-    })
+        fail(RejectKind::Panicked, &format!("the decoder panicked: {reason}"))
+    });
+    match watch.verdict() {
+        Some(why) => fail(RejectKind::OverLimit, &why),
+        None => result,
+    }
 }
 
 #[cfg(test)]
@@ -27,8 +40,19 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error() {
-        let error = guarded::<()>(Path::new("x.mp3"), || panic!("bit {}", 3)).unwrap_err();
+        let error =
+            guarded::<()>(Path::new("x.mp3"), &Limits::default(), |_| panic!("bit {}", 3)).unwrap_err();
         assert_eq!(error.kind, RejectKind::Panicked);
         assert!(error.message.contains("x.mp3") && error.message.contains("bit 3"));
+    }
+
+    #[test]
+    fn what_was_exceeded_is_told_whatever_came_of_it() {
+        let limits = Limits { max_step_bytes: 10, ..Limits::default() };
+        let error = guarded(Path::new("x.mp3"), &limits, |watch| {
+            watch.step();
+            Ok(watch.take(11).is_ok())
+        });
+        assert_eq!(error.unwrap_err().kind, RejectKind::OverLimit);
     }
 }

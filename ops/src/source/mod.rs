@@ -16,6 +16,7 @@ mod probe;
 #[cfg(test)]
 mod tests;
 mod vorbis;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -86,8 +87,8 @@ impl Source {
     /// As [`probe_file`].
     pub fn seconds(&self) -> Result<f64, AudioError> {
         match self {
-            Self::File(path) => guarded(path, || {
-                let (frames, rate) = decode::count_frames(path)?;
+            Self::File(path) => guarded(path, &Limits::default(), |watch| {
+                let (frames, rate) = decode::count_frames(path, watch)?;
                 Ok(frames as f64 / f64::from(rate))
             }),
             Self::Synth(clip) => Ok(clip.seconds),
@@ -129,10 +130,13 @@ impl Source {
         }
         let start_s = start_s.max(0.0);
         match self {
-            Self::File(path) => guarded(path, || {
-                let stream = Stream::open(path, &Limits::default())?;
-                read_stream(stream, start_s, seconds, rate, mono)
-            }),
+            Self::File(path) => {
+                let limits = Limits::default();
+                guarded(path, &limits, |watch| {
+                    let stream = Stream::open(path, &limits, watch)?;
+                    read_stream(stream, start_s, seconds, rate, mono)
+                })
+            }
             Self::Synth(clip) => {
                 if (start_s + seconds - clip.seconds) * f64::from(rate) > 1.0 {
                     return Err(too_short(&self.uri(), start_s + seconds, clip.seconds));
@@ -173,8 +177,8 @@ fn read_stream(
         needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
     };
     let channels = if mono { stream.mixed() } else { stream }.decode(&span)?;
-    if channels.iter().flatten().any(|x| !x.is_finite()) {
-        return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: samples that are not finite")));
+    if !decode::is_finite(&channels) {
+        return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: {}", decode::NOT_FINITE)));
     }
     let channels = channels
         .iter()

@@ -5,7 +5,6 @@
 //! n-th frame. The walk ends where the frames do not follow each other any more; from there on a
 //! reader has to look for itself, from the last place known.
 
-use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
 
 /// Bytes read at a time: some hundred frames.
@@ -94,7 +93,7 @@ pub(super) struct Index {
 
 impl Index {
     /// An index that begins at the frame at byte `first`.
-    pub fn new(file: &mut File, first: u64) -> Result<Option<Self>> {
+    pub fn new(file: &mut (impl Read + Seek), first: u64) -> Result<Option<Self>> {
         let mut bytes = [0; 4];
         file.seek(SeekFrom::Start(first))?;
         if file.read_exact(&mut bytes).is_err() {
@@ -118,7 +117,7 @@ impl Index {
     pub const SIZE: usize = size_of::<Self>() + 8 * MAX_PLACES;
 
     /// A frame not after frame `number`, as near to it as the places are, and its byte.
-    pub fn locate(&mut self, file: &mut File, number: u64) -> Result<Option<(u64, u64)>> {
+    pub fn locate(&mut self, file: &mut (impl Read + Seek), number: u64) -> Result<Option<(u64, u64)>> {
         if !self.done && self.next.0 <= number {
             self.follow(file, number)?;
         }
@@ -127,7 +126,7 @@ impl Index {
     }
 
     /// Follows the frames up to `number`.
-    fn follow(&mut self, file: &mut File, number: u64) -> Result<()> {
+    fn follow(&mut self, file: &mut (impl Read + Seek), number: u64) -> Result<()> {
         let mut chunk = vec![0; CHUNK];
         let (mut base, mut filled) = (self.next.1, 0);
         while self.next.0 <= number {
@@ -182,6 +181,7 @@ fn is_tag(frame: &[u8], header: &Header) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
 
     /// MPEG-1 layer III at 44.1 kHz, stereo, of the bit rates that `index` gives.
     fn stream(index: &[u8], lead: usize) -> Vec<u8> {

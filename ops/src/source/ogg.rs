@@ -1,7 +1,6 @@
 //! The links of a chained Ogg file (RFC 3533): whole streams, one after the other.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 
@@ -25,7 +24,7 @@ struct Page {
 ///
 /// Links are told apart by the serial numbers of their streams, which a chain must not repeat. An
 /// ordinary file costs two reads, of its first and last pages.
-pub(super) fn links(file: &mut File, length: u64) -> Result<Vec<Range<u64>>> {
+pub(super) fn links(file: &mut (impl Read + Seek), length: u64) -> Result<Vec<Range<u64>>> {
     let mut links = Vec::new();
     let mut start = 0;
     while start < length && links.len() < MAX_LINKS {
@@ -48,7 +47,7 @@ pub(super) fn links(file: &mut File, length: u64) -> Result<Vec<Range<u64>>> {
 }
 
 /// Where the streams `serials` end, which are known to last until `from`.
-fn end_of(file: &mut File, serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
+fn end_of(file: &mut (impl Read + Seek), serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
     let mut at = from.max(length.saturating_sub(2 * PAGE));
     let mut last = None;
     while let Some(page) = page_from(file, at, length)? {
@@ -76,12 +75,12 @@ fn end_of(file: &mut File, serials: &BTreeSet<u32>, from: u64, length: u64) -> R
 }
 
 /// The first page that begins at `from` or later, and is followed by another one or the end.
-fn page_from(file: &mut File, from: u64, length: u64) -> Result<Option<Page>> {
+fn page_from(file: &mut (impl Read + Seek), from: u64, length: u64) -> Result<Option<Page>> {
     let mut buffer = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     // Usually the page is right here, so that its header is enough.
     for reach in [27 + 255, 2 * PAGE + 4] {
-        file.take(reach - buffer.len() as u64).read_to_end(&mut buffer)?;
+        Read::by_ref(file).take(reach - buffer.len() as u64).read_to_end(&mut buffer)?;
         for at in 0..buffer.len().saturating_sub(26) {
             let Some(page) = page_at(&buffer, at, from) else { continue };
             if at == 0 || page.end >= length || buffer.get((page.end - from) as usize..).is_some_and(is_page)
@@ -115,6 +114,7 @@ fn page_at(buffer: &[u8], at: usize, base: u64) -> Option<Page> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::path::Path;
 
     #[test]
