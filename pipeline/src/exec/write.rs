@@ -295,15 +295,6 @@ impl PartitionOp for WriteOp {
             }
             let rejects = self.stage.rejects.take(partition);
             let receipt = writer.finish()?.receipt(&shard.table, &shard.recipe, rejects);
-            tracing::debug!(
-                stage = &*self.stage.name,
-                table = receipt.table,
-                file = receipt.file,
-                rows = receipt.rows,
-                bytes = receipt.bytes,
-                seconds = receipt.seconds,
-                "shard written"
-            );
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(StringArray::from(vec![receipt.file.as_str()])),
                 Arc::new(UInt64Array::from(vec![receipt.rows])),

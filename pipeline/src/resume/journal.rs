@@ -136,9 +136,12 @@ impl Journal {
     /// When the disk is full.
     pub fn append(&self, entry: &Entry) -> Result<(), RunError> {
         let line = line(entry)?;
+        if let Entry::Receipt(Receipt { table, file, rows, bytes, seconds, .. }) = entry {
+            tracing::debug!(table, file, rows, bytes, seconds, "shard written");
+        }
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let cannot = RunError::io("cannot write", &self.path);
-        let write = || -> std::io::Result<()> {
+        let mut write = || -> std::io::Result<()> {
             let start = file.stream_position()?;
             let written = fault::io("receipt.write").and_then(|()| file.write_all(&line));
             if let Err(error) = written {
@@ -150,7 +153,6 @@ impl Journal {
             fault::io("receipt.sync")?;
             file.sync_data()
         };
-        let mut write = write;
         write().map_err(cannot)
     }
 
