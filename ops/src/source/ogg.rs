@@ -1,9 +1,10 @@
 //! The links of a chained Ogg file (RFC 3533): whole streams, one after the other.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
+
+use super::input::Reader;
 
 /// Most bytes of a page: a header of 27, 255 lacing values, 255 segments of 255 bytes.
 const PAGE: u64 = 27 + 255 + 255 * 255;
@@ -25,7 +26,7 @@ struct Page {
 ///
 /// Links are told apart by the serial numbers of their streams, which a chain must not repeat. An
 /// ordinary file costs two reads, of its first and last pages.
-pub(super) fn links(file: &mut File, length: u64) -> Result<Vec<Range<u64>>> {
+pub(super) fn links(file: &mut Reader, length: u64) -> Result<Vec<Range<u64>>> {
     let mut links = Vec::new();
     let mut start = 0;
     while start < length && links.len() < MAX_LINKS {
@@ -48,7 +49,7 @@ pub(super) fn links(file: &mut File, length: u64) -> Result<Vec<Range<u64>>> {
 }
 
 /// Where the streams `serials` end, which are known to last until `from`.
-fn end_of(file: &mut File, serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
+fn end_of(file: &mut Reader, serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
     let mut at = from.max(length.saturating_sub(2 * PAGE));
     let mut last = None;
     while let Some(page) = page_from(file, at, length)? {
@@ -76,7 +77,7 @@ fn end_of(file: &mut File, serials: &BTreeSet<u32>, from: u64, length: u64) -> R
 }
 
 /// The first page that begins at `from` or later, and is followed by another one or the end.
-fn page_from(file: &mut File, from: u64, length: u64) -> Result<Option<Page>> {
+fn page_from(file: &mut Reader, from: u64, length: u64) -> Result<Option<Page>> {
     let mut buffer = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     // Usually the page is right here, so that its header is enough.
@@ -114,8 +115,10 @@ fn page_at(buffer: &[u8], at: usize, base: u64) -> Option<Page> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::fs::File;
     use std::path::Path;
+
+    use super::*;
 
     #[test]
     fn a_chain_is_cut_where_its_links_were_joined() {
@@ -127,7 +130,7 @@ mod tests {
         let path = dir.path().join("chain.ogg");
         let found = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            links(&mut File::open(&path).unwrap(), bytes.len() as u64).unwrap()
+            links(&mut Reader::File(File::open(&path).unwrap()), bytes.len() as u64).unwrap()
         };
         // Three parts of these sizes were joined.
         assert_eq!(found(&chain), vec![0..4886, 4886..9691, 9691..14_560]);

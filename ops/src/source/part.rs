@@ -1,14 +1,15 @@
 //! A range of a file's bytes as a source of its own.
 
-use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 
 use symphonia::core::io::MediaSource;
 
+use super::input::Reader;
+
 /// Bytes `start..end` of a file, of which a reader sees nothing else.
 pub(super) struct Part {
-    file: File,
+    file: Reader,
     start: u64,
     length: u64,
     at: u64,
@@ -16,7 +17,7 @@ pub(super) struct Part {
 
 impl Part {
     /// The part of `file` in `bytes`, from its first byte on.
-    pub fn new(mut file: File, bytes: Range<u64>) -> Result<Self> {
+    pub fn new(mut file: Reader, bytes: Range<u64>) -> Result<Self> {
         file.seek(SeekFrom::Start(bytes.start))?;
         Ok(Self { file, start: bytes.start, length: bytes.end.saturating_sub(bytes.start), at: 0 })
     }
@@ -58,6 +59,8 @@ impl MediaSource for Part {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
@@ -65,7 +68,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bytes");
         std::fs::write(&path, (0..100).collect::<Vec<u8>>()).unwrap();
-        let mut part = Part::new(File::open(&path).unwrap(), 10..30).unwrap();
+        let mut part = Part::new(Reader::File(File::open(&path).unwrap()), 10..30).unwrap();
         let mut all = Vec::new();
         part.read_to_end(&mut all).unwrap();
         assert_eq!(all, (10..30).collect::<Vec<u8>>());
