@@ -83,9 +83,10 @@ fn from_environment(
                 S3::ContainerCredentialsFullUri,
                 S3::MetadataEndpoint,
             ];
-            let has_any = keys.iter().any(|key| builder.get_config_value(key).is_some());
+            let given = keys.iter().any(|key| builder.get_config_value(key).is_some())
+                || on(builder.get_config_value(&S3::SkipSignature));
             let asks = !on(variables.get("AWS_EC2_METADATA_DISABLED").cloned());
-            if !has_any && !on(builder.get_config_value(&S3::SkipSignature)) && !(asks && in_a_cloud()) {
+            if !(given || asks && in_a_cloud()) {
                 return Err(no_credentials(scheme, &place));
             }
             Arc::new(builder.with_bucket_name(bucket).build().map_err(refused)?)
@@ -102,9 +103,10 @@ fn from_environment(
             let login = variables
                 .get("HOME")
                 .map(|home| PathBuf::from(home).join(".config/gcloud/application_default_credentials.json"));
-            let has_any = keys.iter().any(|key| builder.get_config_value(key).is_some())
+            let given = keys.iter().any(|key| builder.get_config_value(key).is_some())
+                || on(builder.get_config_value(&Gcs::SkipSignature))
                 || login.is_some_and(|file| file.is_file());
-            if !has_any && !on(builder.get_config_value(&Gcs::SkipSignature)) && !in_a_cloud() {
+            if !(given || in_a_cloud()) {
                 return Err(no_credentials(scheme, &place));
             }
             Arc::new(builder.with_bucket_name(bucket).build().map_err(refused)?)
@@ -114,11 +116,13 @@ fn from_environment(
 
 fn retry() -> RetryConfig {
     let backoff = BackoffConfig {
-        init_backoff: Duration::from_millis(100),
-        max_backoff: Duration::from_secs(10),
-        base: 2.0,
+        init_backoff: Duration::from_millis(200),
+        max_backoff: Duration::from_secs(8),
+        // Each pause is drawn between the first one and this many times the last: 1.5 times on average.
+        base: 3.0,
     };
-    RetryConfig { backoff, max_retries: 12, retry_timeout: RETRY }
+    // The time is the bound: pauses that happen to be short must not use up the tries.
+    RetryConfig { backoff, max_retries: 100, retry_timeout: RETRY }
 }
 
 /// Whether this machine can ask its cloud for credentials. Without this question, a missing key would
@@ -150,7 +154,11 @@ pub(super) fn what_to_set(scheme: Scheme) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::store::entry_of;
 
     #[test]
     fn missing_credentials_are_told_at_once() {
@@ -177,6 +185,41 @@ mod tests {
             let error = message(Scheme::Gs, &[]).unwrap_err();
             assert!(error.contains("no credentials") && error.contains("gcloud auth"), "{error}");
         }
+    }
+
+    /// A server that is too busy for the first two requests of each object.
+    fn busy_server() -> SocketAddr {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for (number, connection) in server.incoming().enumerate() {
+                let mut connection = connection.unwrap();
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request).unwrap();
+                let reply = match number % 3 {
+                    2 => {
+                        "200 OK\r\nContent-Length: 7\r\nETag: \"x\"\r\nLast-Modified: Mon, 05 Jan 2026 10:00:00 GMT"
+                    }
+                    _ => "503 Slow Down\r\nContent-Length: 0",
+                };
+                write!(connection, "HTTP/1.1 {reply}\r\nConnection: close\r\n\r\n").unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_busy_server_is_asked_again() {
+        let variables = [
+            ("AWS_ACCESS_KEY_ID", "a".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "b".to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_ENDPOINT", format!("http://{}", busy_server())),
+        ];
+        let variables = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        register("s3://busy", from_environment(Scheme::S3, "busy", &variables).unwrap()).unwrap();
+        let entry = entry_of(&Location::parse("s3://busy/a").unwrap()).unwrap();
+        assert_eq!((entry.bytes, entry.stamp.as_str()), (7, "\"x\""));
     }
 
     #[test]
