@@ -91,7 +91,7 @@ impl Reader {
             Self::File(file) => {
                 let meta = file.metadata()?;
                 let changed = Changed::At(meta.modified().ok());
-                meta.is_file().then(|| Stamp { length: meta.len(), changed })
+                meta.is_file().then_some(Stamp { length: meta.len(), changed })
             }
             Self::Object { object, .. } => {
                 let changed = Changed::Tag(object.info.stamp.clone());

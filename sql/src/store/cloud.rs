@@ -83,10 +83,10 @@ fn from_environment(
                 S3::ContainerCredentialsFullUri,
                 S3::MetadataEndpoint,
             ];
-            let given = keys.iter().any(|key| builder.get_config_value(key).is_some())
+            let has_key = keys.iter().any(|key| builder.get_config_value(key).is_some())
                 || on(builder.get_config_value(&S3::SkipSignature));
             let asks = !on(variables.get("AWS_EC2_METADATA_DISABLED").cloned());
-            if !(given || asks && in_a_cloud()) {
+            if !(has_key || asks && in_a_cloud()) {
                 return Err(no_credentials(scheme, &place));
             }
             Arc::new(builder.with_bucket_name(bucket).build().map_err(refused)?)
@@ -103,10 +103,10 @@ fn from_environment(
             let login = variables
                 .get("HOME")
                 .map(|home| PathBuf::from(home).join(".config/gcloud/application_default_credentials.json"));
-            let given = keys.iter().any(|key| builder.get_config_value(key).is_some())
+            let has_key = keys.iter().any(|key| builder.get_config_value(key).is_some())
                 || on(builder.get_config_value(&Gcs::SkipSignature))
                 || login.is_some_and(|file| file.is_file());
-            if !(given || in_a_cloud()) {
+            if !(has_key || in_a_cloud()) {
                 return Err(no_credentials(scheme, &place));
             }
             Arc::new(builder.with_bucket_name(bucket).build().map_err(refused)?)
