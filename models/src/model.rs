@@ -9,12 +9,13 @@ use crate::{
         vit::{Vit, layer_spec},
     },
     layers::{activation::gelu, linear::linear},
-    params::Params,
+    params::{Params, Spec},
 };
 use candle_core::{DType, Device, Tensor};
 use loev_ops::{features::FrontEnd, rng::Key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// How subspaces are made.
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,8 +68,9 @@ impl ModelConfig {
         if self.subspaces.is_empty() {
             return fault("subspaces: at least one is needed".into());
         }
-        for (i, name) in self.subspaces.iter().enumerate() {
-            if name.is_empty() || self.subspaces[..i].contains(name) {
+        let mut seen = BTreeSet::new();
+        for name in &self.subspaces {
+            if name.is_empty() || !seen.insert(name) {
                 return fault(format!("subspaces: {name:?} is empty or there twice"));
             }
         }
@@ -79,6 +81,50 @@ impl ModelConfig {
             return fault("projection: at least one layer is needed, each wider than 0".into());
         }
         Ok(())
+    }
+}
+
+/// A model before it has parameters. It takes memory in proportion to its configuration, not to its
+/// sizes, so it can tell what a file should hold before anything is made of the file.
+#[derive(Debug)]
+pub(crate) struct Blueprint {
+    config: ModelConfig,
+    encoder: Vit,
+}
+
+impl Blueprint {
+    pub fn new(config: ModelConfig) -> Result<Self> {
+        config.validate()?;
+        let EncoderConfig::Vit(vit) = &config.encoder;
+        let encoder = Vit::new(vit, config.method, config.subspaces.len(), config.frames, &config.front_end)?;
+        Ok(Self { config, encoder })
+    }
+
+    /// Every parameter, one at a time: a configuration of a few bytes may ask for billions.
+    pub fn specs(&self) -> impl Iterator<Item = Spec> {
+        let projections = (0..self.config.subspaces.len()).flat_map(move |k| {
+            let widths = self.config.projection.iter();
+            let inside = std::iter::once(self.config.encoder.dim()).chain(widths.clone().copied());
+            widths.zip(inside).enumerate().flat_map(move |(i, (&width, inside))| {
+                [
+                    layer_spec(format!("projection.{k}.{i}.weight"), vec![width, inside]),
+                    layer_spec(format!("projection.{k}.{i}.bias"), vec![width]),
+                ]
+            })
+        });
+        self.encoder.specs().chain(projections)
+    }
+
+    /// Mel bands of a frame.
+    pub fn mels(&self) -> usize {
+        self.config.front_end.mels
+    }
+
+    /// The model with `params`, which must be those of [`Self::specs`].
+    pub fn with(self, params: Params, device: &Device) -> Model {
+        let normaliser = Normaliser::identity(self.mels());
+        let Self { config, encoder } = self;
+        Model { config, encoder, params, normaliser, device: device.clone() }
     }
 }
 
@@ -102,22 +148,10 @@ impl Model {
     }
 
     pub(crate) fn with_dtype(config: ModelConfig, device: &Device, dtype: DType) -> Result<Self> {
-        config.validate()?;
-        let mels = config.front_end.mels;
-        let EncoderConfig::Vit(vit) = &config.encoder;
-        let encoder = Vit::new(vit, config.method, config.subspaces.len(), config.frames, &config.front_end)?;
-        let mut specs = encoder.specs();
-        for k in 0..config.subspaces.len() {
-            let mut inside = config.encoder.dim();
-            for (i, &width) in config.projection.iter().enumerate() {
-                specs.push(layer_spec(format!("projection.{k}.{i}.weight"), vec![width, inside]));
-                specs.push(layer_spec(format!("projection.{k}.{i}.bias"), vec![width]));
-                inside = width;
-            }
-        }
-        let params = Params::new(&specs, Key::root(config.seed).with_str("parameters"), device, dtype)?;
-        let normaliser = Normaliser::identity(mels);
-        Ok(Self { config, encoder, params, normaliser, device: device.clone() })
+        let blueprint = Blueprint::new(config)?;
+        let key = Key::root(blueprint.config.seed).with_str("parameters");
+        let params = Params::new(blueprint.specs(), key, device, dtype)?;
+        Ok(blueprint.with(params, device))
     }
 
     /// The configuration.

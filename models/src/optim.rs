@@ -41,7 +41,7 @@ enum Moments {
 pub struct AdamW {
     config: AdamWConfig,
     moments: Vec<Moments>,
-    step: i32,
+    step: usize,
 }
 
 /// The factors of one step.
@@ -103,25 +103,48 @@ impl AdamW {
     /// # Errors
     /// [`ModelError::Config`] for parameters that are not `f32`.
     pub fn new(config: AdamWConfig, params: &Params) -> Result<Self> {
+        Self::resumed(config, params, 0, |_, n| Ok([vec![0.0; n], vec![0.0; n]]))
+    }
+
+    /// An optimiser after `step` steps, with what [`Self::moments`] gave then for each parameter:
+    /// `read` is told its name and number of values.
+    pub(crate) fn resumed(
+        config: AdamWConfig,
+        params: &Params,
+        step: usize,
+        mut read: impl FnMut(&str, usize) -> Result<[Vec<f32>; 2]>,
+    ) -> Result<Self> {
         let moments = params.iter().map(|(name, p)| {
             if p.var.dtype() != DType::F32 {
                 return Err(ModelError::Config(format!("adamw: {name} is {:?}, not f32", p.var.dtype())));
             }
-            Ok(if p.var.device().is_cpu() {
-                let n = p.var.elem_count();
-                Moments::Host(vec![0.0; n], vec![0.0; n])
+            let [m, v] = read(name, p.var.elem_count())?;
+            let device = p.var.device();
+            Ok(if device.is_cpu() {
+                Moments::Host(m, v)
             } else {
-                Moments::Device(p.var.zeros_like()?, p.var.zeros_like()?)
+                let tensor = |values| Tensor::from_vec(values, p.var.shape(), device);
+                Moments::Device(tensor(m)?, tensor(v)?)
             })
         });
-        Ok(Self { config, moments: moments.collect::<Result<_>>()?, step: 0 })
+        Ok(Self { config, moments: moments.collect::<Result<_>>()?, step })
+    }
+
+    /// The running means of each parameter's gradient and of its square, in the order of parameters.
+    pub(crate) fn moments(&self) -> impl Iterator<Item = Result<[Vec<f32>; 2]>> {
+        self.moments.iter().map(|moments| match moments {
+            Moments::Host(m, v) => Ok([m.clone(), v.clone()]),
+            Moments::Device(m, v) => Ok([m.flatten_all()?.to_vec1()?, v.flatten_all()?.to_vec1()?]),
+        })
     }
 
     /// Moves every parameter that has a gradient; gradients are multiplied by `clip` first.
     pub fn step(&mut self, params: &Params, grads: &GradStore, lr: f64, clip: f64) -> Result<()> {
-        self.step += 1;
+        self.step = self.step.saturating_add(1);
         let AdamWConfig { beta1, beta2, weight_decay, .. } = self.config;
-        let correction = [1.0 - beta1.powi(self.step), 1.0 - beta2.powi(self.step)];
+        // Both powers have long been 0 where the exponent ends.
+        let step = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let correction = [1.0 - beta1.powi(step), 1.0 - beta2.powi(step)];
         for ((_, parameter), moments) in params.iter().zip(&mut self.moments) {
             let Some(grad) = grads.get(&parameter.var) else { continue };
             let decay = if parameter.decay { weight_decay } else { 0.0 };
@@ -241,7 +264,7 @@ mod tests {
             decay,
         };
         let specs = [spec("a", vec![3, 40], true), spec("b", vec![7], false)];
-        Params::new(&specs, Key::root(1), &Device::Cpu, DType::F32).unwrap()
+        Params::new(specs, Key::root(1), &Device::Cpu, DType::F32).unwrap()
     }
 
     fn values(p: &Parameter) -> Vec<f32> {

@@ -3,7 +3,7 @@
 use crate::{ModelError, Result, layers::init::Init};
 use candle_core::{DType, Device, Tensor, Var};
 use loev_ops::rng::Key;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 /// What a parameter is before it has values.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,15 +33,37 @@ pub struct Params(BTreeMap<String, Parameter>);
 
 impl Params {
     /// Parameters with their initial values.
-    pub fn new(specs: &[Spec], key: Key, device: &Device, dtype: DType) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] when two have one name.
+    pub fn new(
+        specs: impl IntoIterator<Item = Spec>,
+        key: Key,
+        device: &Device,
+        dtype: DType,
+    ) -> Result<Self> {
+        Self::with_values(specs, device, |spec| {
+            let values = spec.init.values(&spec.shape, key.with_str(&spec.name));
+            Ok(Tensor::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype)?)
+        })
+    }
+
+    /// Parameters with values from elsewhere, of the shape that each asks for.
+    pub(crate) fn with_values(
+        specs: impl IntoIterator<Item = Spec>,
+        device: &Device,
+        mut values: impl FnMut(&Spec) -> Result<Tensor>,
+    ) -> Result<Self> {
         let mut params = BTreeMap::new();
-        for Spec { name, shape, init, decay } in specs {
-            let values = init.values(shape, key.with_str(name));
-            let values = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?;
-            let var = Var::from_tensor(&values.to_dtype(dtype)?.to_device(device)?)?;
-            if params.insert(name.clone(), Parameter { var, decay: *decay }).is_some() {
-                return Err(ModelError::Config(format!("two parameters are called {name:?}")));
-            }
+        for spec in specs {
+            let var = Var::from_tensor(&values(&spec)?.to_device(device)?)?;
+            let Spec { name, decay, .. } = spec;
+            match params.entry(name) {
+                Entry::Vacant(place) => place.insert(Parameter { var, decay }),
+                Entry::Occupied(place) => {
+                    return Err(ModelError::Config(format!("two parameters are called {:?}", place.key())));
+                }
+            };
         }
         Ok(Self(params))
     }

@@ -8,23 +8,23 @@
 //! The trainer does not know where batches come from nor where metrics go. It fits the front end's
 //! statistics on the first few batches, which are then trained on like the others. Whatever cannot be
 //! trained on ends in a typed error that names the step and the first culprit in order of names.
+//!
+//! [`train`] is the whole loop. [`Training`] is one step of it at a time, and can be put on disk between
+//! two steps and taken up again: on one CPU class the rest of the steps then gives the same bits.
 
-use crate::{
-    Model, ModelConfig, ModelError, Result,
-    encoder::tokens::{Kept, Normaliser},
-    loss::{contrastive, floor, reference_loss},
-    optim::{AdamW, AdamWConfig, Schedule, norm},
-    params::Params,
-};
-use candle_core::{Device, Tensor, backprop::GradStore};
+mod ema;
+mod state;
+mod training;
+
+pub use training::Training;
+
+use crate::{Model, ModelConfig, ModelError, Result, optim::Schedule};
+use candle_core::Device;
 use garde::Validate;
-use loev_ops::rng::Key;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::VecDeque,
     ops::ControlFlow,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -85,6 +85,11 @@ pub struct TrainConfig {
     #[garde(range(min = 1, max = 1000))]
     #[schemars(range(min = 1, max = 1000))]
     pub statistics_batches: usize,
+    /// Decay of the exponential moving average of the weights that becomes the model, such as 0.999; the
+    /// first steps count for more: step t decays by at most (1 + t) / (10 + t). 0 keeps the last weights.
+    #[garde(range(min = 0.0, max = 0.99999))]
+    #[schemars(range(min = 0.0, max = 0.99999))]
+    pub ema: f64,
 }
 
 impl Default for TrainConfig {
@@ -101,6 +106,7 @@ impl Default for TrainConfig {
             loss: LossKind::Contrastive,
             mask: 0.0,
             statistics_batches: 4,
+            ema: 0.0,
         }
     }
 }
@@ -158,7 +164,8 @@ pub struct StepMetrics {
     pub step_seconds: f64,
 }
 
-/// Trains a new model until `cfg.steps` are done, `next` has no more batches, or `observe` breaks.
+/// Trains a new model until `cfg.steps` are done, `next` has no more batches, or `observe` breaks. With
+/// `cfg.ema` the model has the average of its weights.
 ///
 /// # Errors
 /// [`ModelError::Config`] for settings that cannot work; [`ModelError::Data`] for a batch that does not
@@ -171,197 +178,33 @@ pub fn train(
     next: &mut dyn FnMut() -> Result<Option<TrainBatch>>,
     observe: &mut dyn FnMut(&StepMetrics) -> ControlFlow<()>,
 ) -> Result<Model> {
-    cfg.validate().map_err(|report| ModelError::Config(format!("train: {report}")))?;
-    let mut model = Model::new(model, device)?;
-    let mut trainer = Trainer::new(&model, cfg)?;
+    let mut training = Training::new(model, cfg, device)?;
     let mut timed = || -> Result<Option<(TrainBatch, Duration)>> {
         let start = Instant::now();
         Ok(next()?.map(|batch| (batch, start.elapsed())))
     };
 
-    let mut first = VecDeque::new();
-    while first.len() < cfg.statistics_batches.min(cfg.steps) {
+    let (mut first, mut waits) = (Vec::new(), Vec::new());
+    while first.len() < training.needs_statistics() {
         let Some((batch, wait)) = timed()? else { break };
-        check(&model, &batch, first.len() + 1)?;
-        first.push_back((batch, wait));
+        first.push(batch);
+        waits.push(wait);
     }
-    if first.is_empty() {
-        return Err(ModelError::Data("there is no batch to train on".into()));
-    }
-    let mels = model.config().front_end.mels;
-    model.set_normaliser(Normaliser::fit(mels, first.iter().map(|(b, _)| b.features.as_slice())))?;
-
-    for step in 1..=cfg.steps {
-        let (batch, wait) = match first.pop_front() {
-            Some(ready) => ready,
-            None => {
-                let Some((batch, wait)) = timed()? else { break };
-                check(&model, &batch, step)?;
-                (batch, wait)
-            }
+    training.fit(&first)?;
+    let mut first = first.into_iter().zip(waits);
+    while training.steps() < cfg.steps {
+        let ready = match first.next() {
+            Some(ready) => Some(ready),
+            None => timed()?,
         };
-        let mut metrics = trainer.step(&model, batch, step)?;
+        let Some((batch, wait)) = ready else { break };
+        let mut metrics = training.step(batch)?;
         metrics.wait_seconds = wait.as_secs_f64();
         if observe(&metrics).is_break() {
             break;
         }
     }
-    Ok(model)
-}
-
-/// Whether a batch fits the model and is finite.
-fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
-    let config = model.config();
-    let (values, heads) = (config.frames * config.front_end.mels, config.subspaces.len());
-    let fault = |message: String| Err(ModelError::Data(format!("step {step}: {message}")));
-    if batch.features.len() != batch.views * values {
-        return fault(format!("{} values are not {} views of {values}", batch.features.len(), batch.views));
-    }
-    if batch.groups.len() != heads {
-        return fault(format!("group ids for {} subspaces, the model has {heads}", batch.groups.len()));
-    }
-    if let Some(groups) = batch.groups.iter().find(|groups| groups.len() != batch.views) {
-        return fault(format!("{} group ids for {} views", groups.len(), batch.views));
-    }
-    // A sum is finite only if all its terms are, and is faster to take than to look at each.
-    for (view, features) in batch.features.chunks_exact(values).enumerate() {
-        let sum: f64 = features.chunks(16).map(|x| f64::from(x.iter().sum::<f32>())).sum();
-        if !sum.is_finite() {
-            return Err(ModelError::NotFinite { what: format!("a feature of view {view}"), step });
-        }
-    }
-    Ok(())
-}
-
-struct Trainer<'a> {
-    cfg: &'a TrainConfig,
-    schedule: Schedule,
-    weights: Vec<f64>,
-    adam: AdamW,
-    /// Patches that a view keeps, when it drops some.
-    keeps: Option<usize>,
-    masks: Key,
-    checked: bool,
-}
-
-impl<'a> Trainer<'a> {
-    fn new(model: &Model, cfg: &'a TrainConfig) -> Result<Self> {
-        let weights = cfg.weights(model.config().subspaces.len())?;
-        let optimiser = AdamWConfig { weight_decay: cfg.weight_decay, ..AdamWConfig::default() };
-        let kept = ((1.0 - cfg.mask) * model.patches() as f64).round().max(1.0) as usize;
-        Ok(Self {
-            cfg,
-            schedule: cfg.schedule(),
-            weights,
-            adam: AdamW::new(optimiser, model.params())?,
-            keeps: (kept < model.patches()).then_some(kept),
-            masks: Key::root(model.config().seed).with_str("mask"),
-            checked: false,
-        })
-    }
-
-    /// The patches that each view keeps in this step, in order of time.
-    fn kept(&self, patches: usize, views: usize, step: usize) -> Option<Kept> {
-        let per_view = self.keeps?;
-        let key = self.masks.with(step as u64);
-        let mut all = Vec::with_capacity(views * per_view);
-        for view in 0..views {
-            let mut order: Vec<u32> = (0..patches as u32).collect();
-            key.with(view as u64).rng().shuffle(&mut order);
-            order.truncate(per_view);
-            order.sort_unstable();
-            all.extend(order);
-        }
-        Some(Kept { per_view, patches: Arc::new(all) })
-    }
-
-    fn step(&mut self, model: &Model, batch: TrainBatch, step: usize) -> Result<StepMetrics> {
-        let start = Instant::now();
-        let TrainBatch { features, views, groups, epoch } = batch;
-        let kept = self.kept(model.patches(), views, step);
-        let features = model.features(features, views)?;
-        let embeddings = model.embed_for_training(&features, kept.as_ref())?;
-
-        let total_weight: f64 = self.weights.iter().sum();
-        let mut losses = Vec::with_capacity(embeddings.len());
-        let mut weighted: Option<Tensor> = None;
-        for (k, (embedding, groups)) in embeddings.iter().zip(&groups).enumerate() {
-            let z = model.project(k, embedding)?;
-            let loss = match self.cfg.loss {
-                LossKind::Contrastive => contrastive(&z, groups, self.cfg.temperature),
-                LossKind::Reference => reference_loss(&z, groups, self.cfg.temperature),
-            };
-            let loss = loss.map_err(|error| match error {
-                ModelError::NoPositives { .. } => {
-                    let name = model.config().subspaces.get(k).map_or("", String::as_str);
-                    ModelError::NoPositives { head: format!("subspace {name}, step {step}") }
-                }
-                other => other,
-            })?;
-            losses.push(f64::from(loss.to_scalar::<f32>()?));
-            let part = (loss * (self.weights[k] / total_weight))?;
-            weighted = Some(match weighted {
-                None => part,
-                Some(sum) => (sum + part)?,
-            });
-        }
-        let loss = losses.iter().zip(&self.weights).map(|(l, w)| l * w).sum::<f64>() / total_weight;
-        if !loss.is_finite() {
-            return Err(ModelError::NotFinite { what: culprit(model.params(), None)?, step });
-        }
-        let Some(weighted) = weighted else {
-            return Err(ModelError::Config("subspaces: at least one is needed".into()));
-        };
-        let grads = weighted.backward()?;
-        let grad_norm = self.grad_norm(model.params(), &grads, step)?;
-        let lr = self.schedule.at(step);
-        let clip = if grad_norm > self.cfg.clip { self.cfg.clip / grad_norm } else { 1.0 };
-        self.adam.step(model.params(), &grads, lr, clip)?;
-        Ok(StepMetrics {
-            step,
-            epoch,
-            lr,
-            loss,
-            head_losses: losses,
-            head_floors: groups.iter().map(|groups| floor(groups)).collect(),
-            grad_norm,
-            views,
-            wait_seconds: 0.0,
-            step_seconds: start.elapsed().as_secs_f64(),
-        })
-    }
-
-    /// The norm of all gradients. The first time, each parameter must have one that is not zero.
-    fn grad_norm(&mut self, params: &Params, grads: &GradStore, step: usize) -> Result<f64> {
-        let mut square = 0.0;
-        for (name, parameter) in params.iter() {
-            let own = grads.get(&parameter.var).map_or(Ok(0.0), norm)?;
-            if own == 0.0 && !self.checked {
-                return Err(ModelError::NoGradient { parameter: name.to_owned() });
-            }
-            square += own * own;
-        }
-        self.checked = true;
-        if !square.is_finite() {
-            return Err(ModelError::NotFinite { what: culprit(params, Some(grads))?, step });
-        }
-        Ok(square.sqrt())
-    }
-}
-
-/// The first parameter, in order of names, that is not finite or whose gradient is not.
-fn culprit(params: &Params, grads: Option<&GradStore>) -> Result<String> {
-    for (name, parameter) in params.iter() {
-        if !norm(&parameter.var)?.is_finite() {
-            return Ok(format!("parameter {name}"));
-        }
-        if let Some(grad) = grads.and_then(|grads| grads.get(&parameter.var))
-            && !norm(grad)?.is_finite()
-        {
-            return Ok(format!("the gradient of {name}"));
-        }
-    }
-    Ok("the loss".into())
+    training.into_model()
 }
 
 #[cfg(test)]

@@ -25,10 +25,12 @@ pub enum RejectKind {
     TooShort,
     /// Nothing to hear.
     Silent,
-    /// Samples that are NaN or infinite.
+    /// Samples that are NaN, infinite, or beyond 1e10: they would be infinite soon.
     NotFinite,
     /// Larger than a limit allows: channels, rate, duration, bytes.
     OverLimit,
+    /// Another file than the one that was probed.
+    Changed,
     /// Not a source address that we know.
     BadUri,
     /// A decoder or operator panicked; the panic was contained.
@@ -49,6 +51,7 @@ impl RejectKind {
             Self::Silent => "silent",
             Self::NotFinite => "not_finite",
             Self::OverLimit => "over_limit",
+            Self::Changed => "changed",
             Self::BadUri => "bad_uri",
             Self::Panicked => "panicked",
         }

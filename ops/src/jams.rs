@@ -565,6 +565,16 @@ mod tests {
     }
 
     #[test]
+    fn times_are_kept_to_the_last_bit() {
+        let mut rng = crate::rng::Key::root(3).rng();
+        let mut beats: Vec<f64> = (0..2000).map(|_| 600.0 * rng.f64()).collect();
+        beats.sort_by(f64::total_cmp);
+        let jams = Jams { beats: Some(beats), bpm: Some(1.444_399_999_999_999_8e43), ..Jams::default() };
+        let back = Jams::parse(jams.to_json().as_bytes(), "a").unwrap();
+        assert_eq!((back.beats, back.bpm), (jams.beats, jams.bpm));
+    }
+
+    #[test]
     fn both_layouts_and_every_name_space_are_read() {
         let jams = parse(&file(&[
             annotation("beat", json!([])),

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! spec    YAML ─► typed pipeline, diagnostics, graph
+//! resume  recipes and receipts: what is done, what is left, and why
 //! run     the run directory, progress, rejects; carries the stages out in order
 //! stages  what each kind of stage does
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
+//! verify  whether a run still is what its receipts say
 //! cli     the `loev` command
 //! ```
 
@@ -12,8 +14,10 @@ pub mod cli;
 pub mod error;
 pub mod exec;
 pub mod listen;
+pub mod resume;
 pub mod run;
 pub mod spec;
 pub mod stages;
+pub mod verify;
 
 pub use error::RunError;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{SMALL, Workplace};
+use crate::support::{SMALL, Workplace, table};
 
 /// The digests of every file of a run, from its receipts.
 fn digests(here: &Workplace, run: &str, tables: &str) -> BTreeMap<String, String> {
@@ -33,6 +33,69 @@ fn threads_change_neither_draws_nor_batches_nor_embeddings() {
     assert_eq!(here.sql("1", losses), here.sql("7", losses));
     let weights = |run: &str| std::fs::read(here.path(run).join("checkpoints/model.safetensors")).unwrap();
     assert!(weights("1") == weights("2"), "equal checkpoints");
+}
+
+/// Files to stored audio to stored features.
+const PREPROCESS: &str = "
+name: preprocess
+seed: 3
+stages:
+  clips: { files: { path: music, shards: 5 } }
+  views:
+    views:
+      from: clips
+      seconds: 1
+      segments: 2
+      epochs: 2
+      materialize: true
+      base: [ {gain: {db: [-15, 5]}}, {colored_noise: {snr_db: [3, 30]}}, {filter: {}} ]
+      variant: [ {pitch_shift: {semitones: [-4, 4]}}, {time_stretch: {rate: [0.7, 1.3]}} ]
+  stored: { features: { from: views, front_end: { mels: 40 } } }
+  clean: { features: { from: clips, seconds: 1, hop: 0.5, front_end: { mels: 40 } } }
+";
+
+#[test]
+fn preprocessing_gives_equal_files_with_any_threads_and_batches() {
+    let here = Workplace::new();
+    for (i, hz) in [110.0, 155.6, 220.0, 311.1, 440.0, 622.3, 880.0].into_iter().enumerate() {
+        here.write(&format!("music/{i}.wav"), crate::support::tone(3.0 + 0.5 * i as f64, hz));
+    }
+    here.write("music/broken.wav", "RIFF of nothing");
+    here.write("p.yaml", PREPROCESS);
+    let mut first = None;
+    for (threads, rows) in [("1", "1"), ("2", "7"), ("7", "64"), ("2", "4096")] {
+        let out = format!("{threads}-{rows}");
+        here.done(&["run", "p.yaml", "--out", &out, "--threads", threads, "--batch-rows", rows]);
+        let results = here.results(&out);
+        // Five files each of clips and clean features; of views, audio and features for two epochs; rejects by stage.
+        assert_eq!(results.len(), 5 + 5 + 3 * 10 + 4, "{:?}", results.keys());
+        match &first {
+            None => first = Some(results),
+            Some(first) => {
+                let different: Vec<&String> =
+                    results.keys().filter(|name| first.get(*name) != results.get(*name)).collect();
+                assert!(different.is_empty(), "with {threads} threads and {rows} rows: {different:?}");
+            }
+        }
+    }
+    // Stored features are those of the stored views, and joined with them by name.
+    let rows = here.sql("1-1", "select count(*) from views v join stored s on v.view_id = s.view_id");
+    assert_eq!(rows, ["112"], "7 clips, 2 segments, 2 epochs, 4 views");
+    assert_eq!(here.sql("1-1", "select clip_id, reason from rejects"), ["broken.wav,unsupported"]);
+    // 3 s in steps of half a second, segments of one and the margin that a view is read with.
+    assert_eq!(here.sql("1-1", "select count(*) from clean where clip_id = '0.wav'"), ["4"]);
+}
+
+#[test]
+fn features_of_stored_audio_are_those_of_rendering() {
+    let here = Workplace::new();
+    here.write("music/a.wav", crate::support::tone(4.0, 220.0));
+    here.write("p.yaml", PREPROCESS);
+    here.done(&["run", "p.yaml", "--out", "stored"]);
+    let set = "stages.views.views.materialize=false";
+    here.done(&["run", "p.yaml", "--out", "rendered", "--set", set]);
+    let features = |run: &str| table(&here.path(run), "stored");
+    assert_eq!(features("stored"), features("rendered"));
 }
 
 #[test]

@@ -7,6 +7,13 @@ mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing
+mod faults; // killed, out of disk, interrupted, and gone on with
+mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
+mod mutate; // broken files from good ones
+mod resume; // what is made again, and why
 mod support;
+#[path = "../fuzz/targets/mod.rs"]
+mod targets; // what the fuzzers run
+mod verify; // runs that are what they say
 mod whole_graph; // synth to SQL

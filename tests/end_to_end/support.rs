@@ -1,7 +1,8 @@
 //! A directory and a command for each test.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -58,15 +59,47 @@ impl Workplace {
         path
     }
 
-    /// Runs `loev` here.
-    pub fn loev(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_loev-under-test"))
+    /// The command `loev`, about to run here.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loev-under-test"));
+        command
             .args(arguments)
             .current_dir(self.0.path())
             .env("XDG_STATE_HOME", self.path("state"))
             .env("NO_COLOR", "1")
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `loev` here.
+    pub fn loev(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs `loev` here with a fault: see `loev_pipeline::resume::fault`.
+    pub fn with_fault(&self, fault: &str, arguments: &[&str]) -> Output {
+        self.command(arguments).env("LOEV_FAULT", fault).output().unwrap()
+    }
+
+    /// Every file of a run that must not depend on how it was made: tables but for those that hold times, and models.
+    pub fn results(&self, run: &str) -> BTreeMap<String, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        let mut queue = vec![self.path(run).join("tables"), self.path(run).join("checkpoints")];
+        while let Some(folder) = queue.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().map(Result::unwrap) {
+                let path = entry.path();
+                let name = entry.file_name().to_string_lossy().into_owned();
+                match path.is_dir() {
+                    true if folder.ends_with("tables") && ["receipts", "model"].contains(&name.as_str()) => {}
+                    true => queue.push(path),
+                    false => {
+                        let key = path.strip_prefix(self.path(run)).unwrap().to_string_lossy().into_owned();
+                        found.insert(key, std::fs::read(path).unwrap());
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// Runs `loev`, which must succeed; what it printed.

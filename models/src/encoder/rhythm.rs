@@ -8,7 +8,7 @@
 //! E. Pampalk, A. Rauber and D. Merkl (ACM Multimedia 2002).
 
 use std::f64::consts::TAU;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{D, Result, Tensor};
 
@@ -25,19 +25,25 @@ pub struct Rhythm {
     frames: usize,
     mels: usize,
     groups: usize,
-    /// See [`grouping`]; worked out once, since every step needs it.
-    grouping: Arc<[f32]>,
-    /// See [`waves`]; likewise.
-    waves: Arc<[f32]>,
+    frame_rate: f64,
+    tables: Arc<OnceLock<Tables>>,
+}
+
+/// What every step needs: worked out once, and not before the first, because a configuration read from
+/// a file may ask for tables of any size.
+#[derive(Debug)]
+struct Tables {
+    /// See [`grouping`].
+    grouping: Vec<f32>,
+    /// See [`waves`].
+    waves: Vec<f32>,
 }
 
 impl Rhythm {
     /// For views of `frames` frames of `mels` bands, `frame_rate` frames a second, with one token for
     /// each of `groups` groups of bands (at most `mels`).
     pub fn new(frames: usize, mels: usize, groups: usize, frame_rate: f64) -> Self {
-        let groups = groups.min(mels);
-        let (grouping, waves) = (grouping(mels, groups).into(), waves(frames, frame_rate).into());
-        Self { frames, mels, groups, grouping, waves }
+        Self { frames, mels, groups: groups.min(mels), frame_rate, tables: Arc::default() }
     }
 
     /// Tokens of a view.
@@ -56,14 +62,18 @@ impl Rhythm {
         let table = |values: &[f32], shape: (usize, usize)| {
             Tensor::from_slice(values, shape, device)?.to_dtype(dtype)
         };
+        let Tables { grouping, waves } = self.tables.get_or_init(|| Tables {
+            grouping: grouping(self.mels, self.groups),
+            waves: waves(self.frames, self.frame_rate),
+        });
         let deviation = Tensor::from_slice(&normaliser.deviation, mels, device)?.to_dtype(dtype)?;
         let rise = (features.narrow(1, 1, frames - 1)? - features.narrow(1, 0, frames - 1)?)?;
         let onsets = rise.broadcast_div(&deviation)?.relu()?.reshape((views * (frames - 1), mels))?;
-        let onsets = onsets.matmul(&table(&self.grouping, (self.mels, self.groups))?)?;
+        let onsets = onsets.matmul(&table(grouping, (self.mels, self.groups))?)?;
         let onsets = onsets.reshape((views, frames - 1, self.groups))?.transpose(1, 2)?.contiguous()?;
         let onsets = onsets.broadcast_sub(&onsets.mean_keepdim(D::Minus1)?)?;
         let onsets = onsets.reshape((views * self.groups, frames - 1))?;
-        let parts = onsets.matmul(&table(&self.waves, (self.frames - 1, 2 * RATES))?)?.sqr()?;
+        let parts = onsets.matmul(&table(waves, (self.frames - 1, 2 * RATES))?)?.sqr()?;
         let power = (parts.narrow(1, 0, RATES)? + parts.narrow(1, RATES, RATES)?)?;
         // A floor far below any onset keeps silence finite.
         let level = (power + 1e-6)?.log()?;

@@ -117,52 +117,44 @@ impl Vit {
     }
 
     /// The prefix of each block's parameters, in the order of [`stack::run`].
-    fn blocks(&self) -> Vec<String> {
+    fn blocks(&self) -> impl Iterator<Item = String> {
         let trunk = (0..self.plan.trunk).map(|i| format!("trunk.{i}."));
         let branches = self.plan.branches.iter().enumerate();
-        trunk
-            .chain(branches.flat_map(|(k, b)| (0..b.depth).map(move |i| format!("branch.{k}.{i}."))))
-            .collect()
+        trunk.chain(branches.flat_map(|(k, b)| (0..b.depth).map(move |i| format!("branch.{k}.{i}."))))
     }
 
     /// Every parameter.
-    pub fn specs(&self) -> Vec<Spec> {
-        let mut specs: Vec<Spec> = self
-            .tokens
-            .parameters()
-            .into_iter()
-            .map(|(name, shape)| {
-                let (init, decay) = match name {
-                    "patch.weight" => (Init::Glorot, true),
-                    "position" => (Init::Position, false),
-                    "class" => (Init::Normal(0.02), false),
-                    _ => (Init::Zeros, false),
-                };
-                Spec { name: name.to_owned(), shape, init, decay }
-            })
-            .collect();
-        if let Some(rhythm) = &self.rhythm {
-            specs.push(layer_spec("rhythm.weight".to_owned(), vec![self.plan.dim, RATES]));
-            specs.push(layer_spec("rhythm.bias".to_owned(), vec![self.plan.dim]));
-            let shape = vec![rhythm.groups(), self.plan.dim];
-            specs.push(Spec {
-                name: "rhythm.group".to_owned(),
-                shape,
-                init: Init::Normal(0.02),
-                decay: false,
-            });
-        }
-        for prefix in self.blocks() {
-            for (name, shape) in BlockShape::parameters(self.plan.dim, self.plan.hidden) {
-                specs.push(layer_spec(format!("{prefix}{name}"), shape));
-            }
-        }
-        for k in 0..self.plan.branches.len() {
-            for part in ["weight", "bias"] {
-                specs.push(layer_spec(format!("branch.{k}.norm.{part}"), vec![self.plan.dim]));
-            }
-        }
-        specs
+    pub fn specs(&self) -> impl Iterator<Item = Spec> {
+        let (dim, hidden) = (self.plan.dim, self.plan.hidden);
+        let tokens = self.tokens.parameters().into_iter().map(|(name, shape)| {
+            let (init, decay) = match name {
+                "patch.weight" => (Init::Glorot, true),
+                "position" => (Init::Position, false),
+                "class" => (Init::Normal(0.02), false),
+                _ => (Init::Zeros, false),
+            };
+            Spec { name: name.to_owned(), shape, init, decay }
+        });
+        let rhythm = self.rhythm.iter().flat_map(move |rhythm| {
+            [
+                layer_spec("rhythm.weight".to_owned(), vec![dim, RATES]),
+                layer_spec("rhythm.bias".to_owned(), vec![dim]),
+                Spec {
+                    name: "rhythm.group".to_owned(),
+                    shape: vec![rhythm.groups(), dim],
+                    init: Init::Normal(0.02),
+                    decay: false,
+                },
+            ]
+        });
+        let blocks = self.blocks().flat_map(move |prefix| {
+            BlockShape::parameters(dim, hidden)
+                .map(|(name, shape)| layer_spec(format!("{prefix}{name}"), shape))
+        });
+        let norms = (0..self.plan.branches.len()).flat_map(move |k| {
+            ["weight", "bias"].map(|part| layer_spec(format!("branch.{k}.norm.{part}"), vec![dim]))
+        });
+        tokens.chain(rhythm).chain(blocks).chain(norms)
     }
 
     /// One embedding `[views, dim]` per class token, of `features: [views, frames, mels]` in dB.
@@ -188,7 +180,6 @@ impl Vit {
         let names = BlockShape::parameters(plan.dim, plan.hidden);
         let blocks = self
             .blocks()
-            .iter()
             .map(|prefix| names.iter().map(|(name, _)| params.get(&format!("{prefix}{name}"))).collect())
             .collect::<Result<Vec<Vec<_>>>>()?;
         let out = stack::run(&plan, &self.pools, &x, &blocks, training)?;

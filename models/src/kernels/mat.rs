@@ -22,6 +22,11 @@ impl<'a, T> View<'a, T> {
         Self { data, row_stride: 1, column_stride: stride }
     }
 
+    /// The transpose.
+    pub fn turned(self) -> Self {
+        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+
     fn fits(&self, rows: usize, columns: usize) -> bool {
         rows == 0
             || columns == 0

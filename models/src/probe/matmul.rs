@@ -1,77 +1,38 @@
-//! Matrix products of borrowed row-major slices, on one thread.
+//! Matrix products of borrowed row-major slices, on one thread: [`product`] with sizes that travel with
+//! the matrices.
 //!
 //! One thread on purpose: probes run beside each other, and a product must not depend on how many do.
 
-// `gemm` takes raw pointers; the bounds are checked here, in the one place that calls it.
-#![allow(unsafe_code)]
+use crate::kernels::mat::{View, product};
 
 /// A matrix over a slice, possibly transposed.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    data: &'a [f32],
+    view: View<'a, f32>,
     rows: usize,
     columns: usize,
-    row_stride: usize,
-    column_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// The first `rows * columns` values of `data`, row by row.
-    ///
-    /// # Panics
-    /// If `data` is shorter.
     pub(super) fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self { data: &data[..rows * columns], rows, columns, row_stride: columns, column_stride: 1 }
+        Self { view: View::rows(data, columns), rows, columns }
     }
 
     /// The transposed matrix.
     pub(super) fn transposed(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
+        Self { view: self.view.turned(), rows: self.columns, columns: self.rows }
     }
 }
 
 /// `out = left * right`, or `out += left * right` if `add`; `out` is row-major.
 ///
 /// # Panics
-/// If the inner sizes differ or `out` is too short.
+/// If the inner sizes differ, or a slice is too short for its matrix.
 pub(super) fn multiply(left: Matrix<'_>, right: Matrix<'_>, out: &mut [f32], add: bool) {
     assert_eq!(left.columns, right.rows, "inner sizes of a matrix product");
-    let out = &mut out[..left.rows * right.columns];
-    if out.is_empty() {
-        return;
-    }
-    // SAFETY: a `Matrix` is built by `new` over exactly rows * columns values and `transposed` only swaps both
-    // sizes with both strides, so every (row, column) addressed lies inside its slice; `out` was cut to
-    // rows * columns above, is borrowed mutably and so overlaps neither input.
-    unsafe {
-        gemm::gemm(
-            left.rows,
-            right.columns,
-            left.columns,
-            out.as_mut_ptr(),
-            1,
-            right.columns as isize,
-            add,
-            left.data.as_ptr(),
-            left.column_stride as isize,
-            left.row_stride as isize,
-            right.data.as_ptr(),
-            right.column_stride as isize,
-            right.row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    let size = [left.rows, right.columns, left.columns];
+    product(size, out, right.columns, add, left.view, right.view);
 }
 
 #[cfg(test)]

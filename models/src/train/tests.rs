@@ -1,11 +1,16 @@
 //! Training on a small task with a known answer, and what the trainer refuses.
 
+mod resume;
+
 use super::*;
 use crate::{
     Method,
     encoder::{EncoderConfig, vit::VitConfig},
 };
-use loev_ops::{features::FrontEnd, rng::Rng};
+use loev_ops::{
+    features::FrontEnd,
+    rng::{Key, Rng},
+};
 
 const FRAMES: usize = 32;
 const MELS: usize = 24;
@@ -141,10 +146,9 @@ fn runs_repeat_exactly_on_any_number_of_threads() {
 
 #[test]
 fn masks_keep_the_asked_share() {
-    let model = Model::new(config(Method::Loev), &Device::Cpu).unwrap();
-    let cfg = TrainConfig { mask: 0.75, ..quick(1) };
-    let trainer = Trainer::new(&model, &cfg).unwrap();
-    let kept = trainer.kept(16, 200, 3).unwrap();
+    let training = |cfg: &TrainConfig| Training::new(config(Method::Loev), cfg, &Device::Cpu).unwrap();
+    let masked = training(&TrainConfig { mask: 0.75, ..quick(1) });
+    let kept = masked.kept(16, 200, 3).unwrap();
     assert_eq!((kept.per_view, kept.patches.len()), (4, 800));
     let mut counts = [0; 16];
     for view in kept.patches.chunks(4) {
@@ -152,9 +156,8 @@ fn masks_keep_the_asked_share() {
         view.iter().for_each(|&p| counts[p as usize] += 1);
     }
     assert!(counts.iter().all(|n| (25..80).contains(n)), "{counts:?}");
-    assert_ne!(kept, trainer.kept(16, 200, 4).unwrap());
-    let cfg = quick(1);
-    assert_eq!(Trainer::new(&model, &cfg).unwrap().kept(16, 4, 1), None);
+    assert_ne!(kept, masked.kept(16, 200, 4).unwrap());
+    assert_eq!(training(&quick(1)).kept(16, 4, 1), None);
 }
 
 /// Trains on batches that `change` has spoilt.
@@ -185,34 +188,55 @@ fn what_cannot_be_trained_on_is_named() {
     assert!(matches!(spoilt(&cfg, |_, b| b.groups[1].truncate(2)), ModelError::Data(_)));
     let short = TrainConfig { head_weights: vec![1.0], ..cfg.clone() };
     assert!(matches!(spoilt(&short, |_, _| ()), ModelError::Config(m) if m.contains("head_weights")));
+    let endless = TrainConfig { clip: f64::INFINITY, ..cfg.clone() };
+    assert!(matches!(spoilt(&endless, |_, _| ()), ModelError::Config(m) if m.contains("clip")));
     let hot = TrainConfig { lr: 7.0, ..cfg };
     assert!(matches!(spoilt(&hot, |_, _| ()), ModelError::Config(m) if m.contains("lr")));
 }
 
+/// A training before its first step.
+fn fitted(cfg: &TrainConfig) -> Training {
+    let mut training = Training::new(config(Method::Loev), cfg, &Device::Cpu).unwrap();
+    training.fit(&[batch(Key::root(1))]).unwrap();
+    training
+}
+
+#[test]
+fn steps_come_after_statistics() {
+    let mut training = Training::new(config(Method::Loev), &quick(3), &Device::Cpu).unwrap();
+    assert_eq!(training.needs_statistics(), 3);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    assert!(matches!(training.step(batch(Key::root(1))), Err(ModelError::Config(_))));
+    assert!(matches!(training.save_state(&path, &Default::default()), Err(ModelError::Config(_))));
+    assert!(matches!(training.fit(&[]), Err(ModelError::Data(_))));
+    training.fit(&[batch(Key::root(1))]).unwrap();
+    assert_eq!((training.needs_statistics(), training.steps()), (0, 0));
+    assert!(matches!(training.fit(&[batch(Key::root(1))]), Err(ModelError::Config(_))));
+    assert_eq!(training.step(batch(Key::root(1))).unwrap().step, 1);
+}
+
 #[test]
 fn a_poisoned_parameter_is_named() {
-    let model = Model::new(config(Method::Loev), &Device::Cpu).unwrap();
-    let cfg = quick(1);
-    let mut trainer = Trainer::new(&model, &cfg).unwrap();
-    for (name, parameter) in model.params().iter() {
+    let mut training = fitted(&quick(1));
+    for (name, parameter) in training.model().params().iter() {
         if name.contains("trunk.0.mlp.up") {
             parameter.var.set(&(parameter.var.as_tensor() * f64::NAN).unwrap()).unwrap();
         }
     }
-    let error = trainer.step(&model, batch(Key::root(1)), 8).unwrap_err();
+    let error = training.step(batch(Key::root(1))).unwrap_err();
     assert!(
-        matches!(&error, ModelError::NotFinite { what, step: 8 } if what == "parameter trunk.0.mlp.up.bias")
+        matches!(&error, ModelError::NotFinite { what, step: 1 } if what == "parameter trunk.0.mlp.up.bias")
     );
 }
 
 #[test]
 fn a_dead_parameter_is_named() {
-    let model = Model::new(config(Method::Loev), &Device::Cpu).unwrap();
-    let cfg = quick(1);
-    let mut trainer = Trainer::new(&model, &cfg).unwrap();
-    let last = &model.params().iter().find(|(name, _)| *name == "projection.1.1.weight").unwrap().1.var;
+    let mut training = fitted(&quick(1));
+    let last =
+        &training.model().params().iter().find(|(name, _)| *name == "projection.1.1.weight").unwrap().1.var;
     last.set(&last.zeros_like().unwrap()).unwrap();
-    let error = trainer.step(&model, batch(Key::root(1)), 1).unwrap_err();
+    let error = training.step(batch(Key::root(1))).unwrap_err();
     assert!(
         matches!(&error, ModelError::NoGradient { parameter } if parameter.starts_with("projection.1.0"))
     );

@@ -40,9 +40,10 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::Timestamp;
 use symphonia::default::formats::MpaReader;
 
-use super::input::{Input, Reader};
+use super::input::Input;
 use super::known::{self, Known, Mpeg};
 use super::part::Part;
+use super::watch::Watch;
 use super::{Limits, mp4, mpeg, ogg, opus, vorbis};
 use crate::error::{AudioError, RejectKind};
 
@@ -60,6 +61,10 @@ const SEEK_BACK_SECONDS: [f64; 4] = [0.0, 2.0, 10.0, 60.0];
 const OGG_TAIL_SECONDS: f64 = 10.0;
 /// Most packets that end in one Ogg page.
 const MAX_PAGE_PACKETS: usize = 256;
+/// The largest sample that is sound: its square and sums of it fit f32.
+const MAX_SAMPLE: f32 = 1e10;
+/// What is said of others.
+pub(super) const NOT_FINITE: &str = "samples that are not finite, or beyond 1e10";
 /// How far behind its tags the first frame of an MPEG audio file is looked for.
 const HEAD_BYTES: u64 = 64 << 10;
 
@@ -105,6 +110,9 @@ pub(super) struct Stream {
     /// Frames according to the header, where it is known to count them.
     promised: Option<u64>,
     max_frames: i64,
+    max_channels: usize,
+    max_frames_per_byte: u64,
+    watch: Arc<Watch>,
     /// Whether the mean of all channels is wanted, rather than each.
     mixed: bool,
     /// Packets that were read to learn when the first one begins, if that is still to be learnt.
@@ -112,9 +120,9 @@ pub(super) struct Stream {
 }
 
 /// The frames of a file and its rate.
-pub(super) fn count_frames(path: &Input) -> Result<(u64, u32), AudioError> {
+pub(super) fn count_frames(path: &Input, watch: &Arc<Watch>) -> Result<(u64, u32), AudioError> {
     let limits = Limits::default();
-    let stream = Stream::open(path, &limits)?;
+    let stream = Stream::open(path, &limits, watch)?;
     let rate = stream.rate();
     Ok((measure(path, stream, &limits)?.frames, rate))
 }
@@ -150,8 +158,8 @@ pub(super) fn measure(path: &Input, stream: Stream, limits: &Limits) -> Result<T
         let message = format!("{name}: ends before the {:.2} s that its header promises", end as f64 / rate);
         return Err(AudioError::new(RejectKind::Truncated, message));
     }
-    if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
-        return Err(file_error(path, RejectKind::NotFinite, "samples that are not finite"));
+    if !is_finite(&decoded.planes) {
+        return Err(file_error(path, RejectKind::NotFinite, NOT_FINITE));
     }
     Ok(Tail { frames: reached as u64, channels: decoded.channels })
 }
@@ -172,10 +180,10 @@ impl Stream {
     /// # Errors
     ///
     /// See [`super::probe_file`].
-    pub fn open(path: &Input, limits: &Limits) -> Result<Self, AudioError> {
+    pub fn open(path: &Input, limits: &Limits, watch: &Arc<Watch>) -> Result<Self, AudioError> {
         let fail = |kind, message: &str| Err(file_error(path, kind, message));
         let failed = |e: std::io::Error| io_error(path, &e);
-        let mut file = path.open().map_err(failed)?;
+        let file = path.open().map_err(failed)?;
         let Some(stamp) = file.stamp().map_err(failed)? else {
             return fail(RejectKind::Io, "not a regular file");
         };
@@ -188,21 +196,26 @@ impl Stream {
                 &format!("{} bytes; at most {} are read", stamp.length, limits.max_bytes),
             );
         }
+        watch.expect_bytes(stamp.length);
         let whole = 0..stamp.length;
         match known::recall(path, &stamp) {
-            Some(Known::Mpeg(mpeg)) => return Self::recalled(path, whole, mpeg, limits),
-            Some(Known::Ogg(links)) if links.len() > 1 => return Self::chained(path, whole, &links, limits),
-            Some(Known::Ogg(_)) => return Self::open_range(path, whole, limits),
+            Some(Known::Mpeg(mpeg)) => return Self::recalled(path, whole, mpeg, limits, watch),
+            Some(Known::Ogg(links)) if links.len() > 1 => {
+                return Self::chained(path, whole, &links, limits, watch);
+            }
+            Some(Known::Ogg(_)) => return Self::open_range(path, whole, limits, watch),
             None => {}
         }
-        let mut stream = Self::open_range(path, whole.clone(), limits)?;
+        let mut stream = Self::open_range(path, whole.clone(), limits, watch)?;
+        watch.pass();
+        let mut file = Part::new(file, whole.clone(), watch).map_err(failed)?;
         match stream.container {
             "ogg" => {
                 let mut links = Vec::new();
                 let ranges = ogg::links(&mut file, stamp.length).map_err(failed)?;
                 if ranges.len() > 1 {
                     for range in ranges {
-                        let link = Self::open_range(path, range.clone(), limits)?;
+                        let link = Self::open_range(path, range.clone(), limits, watch)?;
                         if link.rate != stream.rate {
                             return fail(
                                 RejectKind::Unsupported,
@@ -218,27 +231,33 @@ impl Stream {
                 }
                 let links = Arc::new(links);
                 known::remember(path, &stamp, Known::Ogg(Arc::clone(&links)));
-                if links.len() > 1 { Self::chained(path, whole, &links, limits) } else { Ok(stream) }
+                if links.len() > 1 { Self::chained(path, whole, &links, limits, watch) } else { Ok(stream) }
             }
             "mp1" | "mp2" | "mp3" => match stream.learn(&mut file).map_err(failed)? {
                 Some(mpeg) => {
                     let mpeg = Arc::new(mpeg);
                     known::remember(path, &stamp, Known::Mpeg(Arc::clone(&mpeg)));
-                    Self::recalled(path, whole, mpeg, limits)
+                    Self::recalled(path, whole, mpeg, limits, watch)
                 }
                 // The first packet has been taken from the reader.
-                None => Self::open_range(path, whole, limits),
+                None => Self::open_range(path, whole, limits, watch),
             },
             _ => Ok(stream),
         }
     }
 
     /// Opens part of a file, which must be a stream of its own.
-    fn open_range(path: &Input, range: Range<u64>, limits: &Limits) -> Result<Self, AudioError> {
+    fn open_range(
+        path: &Input,
+        range: Range<u64>,
+        limits: &Limits,
+        watch: &Arc<Watch>,
+    ) -> Result<Self, AudioError> {
         let fail = |kind, message: &str| Err(file_error(path, kind, message));
         let failed = |e: std::io::Error| io_error(path, &e);
         let bytes = range.end - range.start;
-        let part = path.open().and_then(|file| Part::new(file, range.clone())).map_err(failed)?;
+        watch.step();
+        let part = path.open().and_then(|file| Part::new(file, range.clone(), watch)).map_err(failed)?;
         let source = MediaSourceStream::new(Box::new(part), MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
         if let Some(extension) = path.extension() {
@@ -283,7 +302,8 @@ impl Stream {
         if params.codec == CODEC_ID_OPUS {
             origin += opus::pre_skip(&params);
         } else if container == "isomp4" && exact {
-            let mut file = path.open().map_err(failed)?;
+            let mut file =
+                path.open().and_then(|file| Part::new(file, 0..range.end, watch)).map_err(failed)?;
             let part = mp4::heard(&mut file, range.end, track.id).map_err(failed)?;
             origin += part.map_or(0, |h| h.delay as i64);
             heard = part.and_then(|h| h.frames);
@@ -303,6 +323,9 @@ impl Stream {
             mpeg: None,
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            max_channels: usize::from(limits.max_channels),
+            max_frames_per_byte: limits.max_frames_per_byte,
+            watch: Arc::clone(watch),
             mixed: false,
             ahead: None,
         })
@@ -314,6 +337,7 @@ impl Stream {
         range: Range<u64>,
         mpeg: Arc<Mpeg>,
         limits: &Limits,
+        watch: &Arc<Watch>,
     ) -> Result<Self, AudioError> {
         let rate = within_limits(path, &mpeg.params, limits)?;
         Ok(Self {
@@ -330,6 +354,9 @@ impl Stream {
             mpeg: Some(mpeg),
             links: Vec::new(),
             max_frames: (f64::from(rate) * limits.max_seconds) as i64,
+            max_channels: usize::from(limits.max_channels),
+            max_frames_per_byte: limits.max_frames_per_byte,
+            watch: Arc::clone(watch),
             mixed: false,
             ahead: None,
         })
@@ -341,9 +368,10 @@ impl Stream {
         range: Range<u64>,
         links: &[(Range<u64>, u64)],
         limits: &Limits,
+        watch: &Arc<Watch>,
     ) -> Result<Self, AudioError> {
         let first = links.first().map_or(range.clone(), |link| link.0.clone());
-        let mut stream = Self::open_range(path, first, limits)?;
+        let mut stream = Self::open_range(path, first, limits, watch)?;
         stream.range = range;
         stream.promised = Some(links.iter().map(|link| link.1).sum());
         stream.links = links.to_vec();
@@ -351,7 +379,7 @@ impl Stream {
     }
 
     /// Finds out where the frames of an MPEG audio file begin. Takes the first packet from the reader.
-    fn learn(&mut self, file: &mut Reader) -> std::io::Result<Option<Mpeg>> {
+    fn learn(&mut self, file: &mut Part) -> std::io::Result<Option<Mpeg>> {
         let Some(Ok(Some(packet))) = self.format.as_mut().map(|f| f.next_packet()) else { return Ok(None) };
         let Some(first) = place_of(file, &packet.data)? else { return Ok(None) };
         let Some(index) = mpeg::Index::new(file, first)? else { return Ok(None) };
@@ -369,14 +397,23 @@ impl Stream {
 
     /// Opens the reader of an MPEG audio file at or before `frame`.
     fn place(&mut self, mpeg: &Mpeg, frame: i64) -> Result<(), AudioError> {
-        let mut file = self.path.open().map_err(|e| io_error(&self.path, &e))?;
+        let failed = |e: std::io::Error| io_error(&self.path, &e);
+        let opened = |from| {
+            self.path
+                .open()
+                .and_then(|file| Part::new(file, from..self.range.end, &self.watch))
+                .map_err(failed)
+        };
+        self.watch.pass();
+        let mut file = opened(0)?;
         let mut index = known::lock(&mpeg.index);
         let samples = index.samples();
         let number = frame.saturating_add(mpeg.delay).max(0) / samples;
-        let found = index.locate(&mut file, number as u64).map_err(|e| io_error(&self.path, &e))?;
+        let found = index.locate(&mut file, number as u64).map_err(failed)?;
         drop(index);
         let (number, byte) = found.ok_or_else(|| self.error(RejectKind::Corrupt, "no MPEG frames"))?;
-        let part = Part::new(file, byte..self.range.end).map_err(|e| io_error(&self.path, &e))?;
+        self.watch.step();
+        let part = opened(byte)?;
         let source = MediaSourceStream::new(Box::new(part), MediaSourceStreamOptions::default());
         let reader =
             MpaReader::try_new(source, FormatOptions::default()).map_err(|e| self.decode_error(&e))?;
@@ -474,6 +511,7 @@ impl Stream {
             }
             let Some(stamp) = self.origin.checked_add(target) else { break };
             let to = SeekTo::Timestamp { ts: Timestamp::from(stamp), track_id: self.track };
+            self.watch.pass();
             if self.format.as_mut().is_none_or(|f| f.seek(SeekMode::Accurate, to).is_err()) {
                 continue;
             }
@@ -502,7 +540,7 @@ impl Stream {
                     needed: (span.needed.start - before).max(0)..(span.needed.end - before).min(frames),
                 };
                 let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
-                let link = Self::open_range(&self.path, range.clone(), &limits)?;
+                let link = Self::open_range(&self.path, range.clone(), &limits, &self.watch)?;
                 let decoded = Self { mixed: self.mixed, ..link }.decode_some(&part)?;
                 if out.planes.is_empty() {
                     out.channels = decoded.channels;
@@ -530,7 +568,7 @@ impl Stream {
     /// The same stream at its first packet again.
     fn reopen(self) -> Result<Self, AudioError> {
         let limits = Limits { max_bytes: u64::MAX, ..Limits::default() };
-        let again = Self::open_range(&self.path, self.range, &limits)?;
+        let again = Self::open_range(&self.path, self.range, &limits, &self.watch)?;
         Ok(Self { mixed: self.mixed, ..again })
     }
 
@@ -556,6 +594,7 @@ impl Stream {
                 return Ok((out, true));
             }
             if self.exact && length > 0 && at.saturating_add(length) < begin {
+                walk.idle = 0;
                 continue;
             }
             if at > self.max_frames {
@@ -572,12 +611,20 @@ impl Stream {
                     format!("decodes to {} Hz; its header says {}", buffer.spec().rate(), self.rate);
                 return Err(self.error(RejectKind::Unsupported, &message));
             }
+            if buffer.spec().channels().count() > self.max_channels {
+                return Err(self.error(RejectKind::OverLimit, "decodes to more channels than are read"));
+            }
             let frames = buffer.frames() as i64;
-            walk.decoded += frames;
             if frames == 0 {
                 continue;
             }
             walk.idle = 0;
+            walk.decoded = walk.decoded.saturating_add(frames);
+            self.watch.decoded(frames as u64, self.rate);
+            if walk.decoded as u64 > self.bytes().saturating_mul(self.max_frames_per_byte) {
+                let message = format!("{} frames decoded from {} bytes", walk.decoded, self.bytes());
+                return Err(self.error(RejectKind::OverLimit, &message));
+            }
             buffer.copy_to_vecs_planar(&mut scratch);
             if out.planes.is_empty() {
                 out.channels = scratch.len();
@@ -653,8 +700,8 @@ impl Stream {
             Some(mpeg) => Self { mpeg: Some(mpeg), ..self }.decode_some(&span)?,
             None => self.reopen()?.decode_some(&span)?,
         };
-        if decoded.planes.iter().flatten().any(|x| !x.is_finite()) {
-            return Err(file_error(&path, RejectKind::NotFinite, "samples that are not finite"));
+        if !is_finite(&decoded.planes) {
+            return Err(file_error(&path, RejectKind::NotFinite, NOT_FINITE));
         }
         Ok((decoded.end.min(end), decoded.channels))
     }
@@ -701,6 +748,11 @@ impl Stream {
             walk.idle += 1;
             if walk.idle > MAX_IDLE_PACKETS {
                 return Err(self.error(RejectKind::Corrupt, "packets without audio"));
+            }
+            self.watch.step();
+            self.watch.look();
+            if let Some(why) = self.watch.verdict() {
+                return Err(self.error(RejectKind::OverLimit, &why));
             }
             let Some(format) = self.format.as_mut() else { return Ok(None) };
             match format.next_packet() {
@@ -752,7 +804,7 @@ impl Stream {
 
     fn decode_error(&self, error: &Error) -> AudioError {
         let kind = match error {
-            Error::IoError(e) if e.kind() != ErrorKind::UnexpectedEof => RejectKind::Io,
+            Error::IoError(e) if e.raw_os_error().is_some() => RejectKind::Io,
             Error::Unsupported(_) => RejectKind::Unsupported,
             Error::LimitError(_) => RejectKind::OverLimit,
             _ => RejectKind::Corrupt,
@@ -768,6 +820,11 @@ struct Walk {
     idle: u32,
     /// Frames decoded.
     decoded: i64,
+}
+
+/// Whether all samples are finite, and stay so when they are squared.
+pub(super) fn is_finite(planes: &[Vec<f32>]) -> bool {
+    planes.iter().flatten().all(|x| x.abs() <= MAX_SAMPLE)
 }
 
 /// Puts the mean of the frames `from` of all channels at `to` of the only plane.
@@ -808,7 +865,7 @@ fn not_opened(path: &Input, error: &Error) -> AudioError {
         ) || &magic[..3] == b"ID3"
             || &magic[4..8] == b"ftyp");
     match error {
-        Error::IoError(e) if e.kind() != ErrorKind::UnexpectedEof => io_error(path, e),
+        Error::IoError(e) if e.raw_os_error().is_some() => io_error(path, e),
         Error::IoError(_) if known => file_error(path, RejectKind::Truncated, "ends within its headers"),
         Error::LimitError(what) => file_error(path, RejectKind::OverLimit, what),
         Error::DecodeError(what) if known => file_error(path, RejectKind::Corrupt, what),
@@ -842,7 +899,7 @@ fn within_limits(path: &Input, params: &AudioCodecParameters, limits: &Limits) -
 }
 
 /// The place of an MPEG audio file's first packet, after any ID3v2 tags.
-fn place_of(file: &mut Reader, packet: &[u8]) -> std::io::Result<Option<u64>> {
+fn place_of(file: &mut (impl Read + Seek), packet: &[u8]) -> std::io::Result<Option<u64>> {
     let mut at = 0;
     let mut bytes = Vec::new();
     loop {
@@ -855,6 +912,6 @@ fn place_of(file: &mut Reader, packet: &[u8]) -> std::io::Result<Option<u64>> {
     }
     file.seek(SeekFrom::Start(at))?;
     bytes.clear();
-    file.take(HEAD_BYTES).read_to_end(&mut bytes)?;
+    Read::by_ref(file).take(HEAD_BYTES).read_to_end(&mut bytes)?;
     Ok(bytes.windows(packet.len().max(4)).position(|w| w == packet).map(|i| at + i as u64))
 }

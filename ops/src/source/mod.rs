@@ -19,6 +19,7 @@ mod remote;
 #[cfg(test)]
 mod tests;
 mod vorbis;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -140,9 +141,10 @@ impl Source {
             return Err(AudioError::new(RejectKind::TooShort, message));
         }
         let start_s = start_s.max(0.0);
+        let limits = Limits::default();
         let read_input = |input: &Input| {
-            guarded(input, || {
-                let stream = Stream::open(input, &Limits::default())?;
+            guarded(input, &limits, |watch| {
+                let stream = Stream::open(input, &limits, watch)?;
                 read_stream(stream, start_s, seconds, rate, mono)
             })
         };
@@ -161,8 +163,8 @@ impl Source {
 }
 
 fn seconds_of(input: &Input) -> Result<f64, AudioError> {
-    guarded(input, || {
-        let (frames, rate) = decode::count_frames(input)?;
+    guarded(input, &Limits::default(), |watch| {
+        let (frames, rate) = decode::count_frames(input, watch)?;
         Ok(frames as f64 / f64::from(rate))
     })
 }
@@ -196,8 +198,8 @@ fn read_stream(
         needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
     };
     let channels = if mono { stream.mixed() } else { stream }.decode(&span)?;
-    if channels.iter().flatten().any(|x| !x.is_finite()) {
-        return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: samples that are not finite")));
+    if !decode::is_finite(&channels) {
+        return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: {}", decode::NOT_FINITE)));
     }
     let channels = channels
         .iter()

@@ -6,8 +6,6 @@
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::input::Reader;
-
 /// Boxes of one level that are looked at, and the largest one that is read into memory.
 const MAX_BOXES: usize = 10_000;
 const MAX_BYTES: u64 = 1 << 20;
@@ -26,7 +24,7 @@ type Box4 = ([u8; 4], Range<u64>);
 
 /// What is heard of the track with the number `id`, whose clock ticks once per frame. `None` when
 /// nothing is cut off, or what is said cannot be told as one range.
-pub(super) fn heard(file: &mut Reader, length: u64, id: u32) -> Result<Option<Heard>> {
+pub(super) fn heard(file: &mut (impl Read + Seek), length: u64, id: u32) -> Result<Option<Heard>> {
     let Some(movie) = find(file, 0..length, b"moov")? else { return Ok(None) };
     for (name, track) in boxes(file, movie.clone())? {
         if &name != b"trak" {
@@ -75,7 +73,7 @@ fn delay(list: &[u8]) -> Option<u64> {
 }
 
 /// The text of the comment `iTunSMPB` of a movie.
-fn comment(file: &mut Reader, movie: Range<u64>) -> Result<Option<String>> {
+fn comment(file: &mut (impl Read + Seek), movie: Range<u64>) -> Result<Option<String>> {
     let Some(user) = find(file, movie, b"udta")? else { return Ok(None) };
     let Some(meta) = find(file, user, b"meta")? else { return Ok(None) };
     // Unlike other boxes that hold boxes, this one begins with a version.
@@ -111,19 +109,19 @@ fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     Some(digits.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
-fn content(file: &mut Reader, range: Range<u64>) -> Result<Vec<u8>> {
+fn content(file: &mut (impl Read + Seek), range: Range<u64>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(range.start))?;
-    file.take((range.end - range.start).min(MAX_BYTES)).read_to_end(&mut bytes)?;
+    Read::by_ref(file).take((range.end - range.start).min(MAX_BYTES)).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-fn find(file: &mut Reader, within: Range<u64>, name: &[u8; 4]) -> Result<Option<Range<u64>>> {
+fn find(file: &mut (impl Read + Seek), within: Range<u64>, name: &[u8; 4]) -> Result<Option<Range<u64>>> {
     Ok(boxes(file, within)?.into_iter().find(|b| &b.0 == name).map(|b| b.1))
 }
 
 /// The boxes of one level.
-fn boxes(file: &mut Reader, within: Range<u64>) -> Result<Vec<Box4>> {
+fn boxes(file: &mut (impl Read + Seek), within: Range<u64>) -> Result<Vec<Box4>> {
     let mut found = Vec::new();
     let mut at = within.start;
     while at < within.end && found.len() < MAX_BOXES {
@@ -178,7 +176,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.m4a");
         std::fs::write(&path, &bytes).unwrap();
-        heard(&mut Reader::File(File::open(path).unwrap()), bytes.len() as u64, 2).unwrap()
+        heard(&mut File::open(path).unwrap(), bytes.len() as u64, 2).unwrap()
     }
 
     #[test]

@@ -7,8 +7,6 @@
 
 use std::io::{Read, Result, Seek, SeekFrom};
 
-use super::input::Reader;
-
 /// Bytes read at a time: some hundred frames.
 const CHUNK: usize = 256 << 10;
 /// Most places kept. When there are more, every second one is dropped.
@@ -95,7 +93,7 @@ pub(super) struct Index {
 
 impl Index {
     /// An index that begins at the frame at byte `first`.
-    pub fn new(file: &mut Reader, first: u64) -> Result<Option<Self>> {
+    pub fn new(file: &mut (impl Read + Seek), first: u64) -> Result<Option<Self>> {
         let mut bytes = [0; 4];
         file.seek(SeekFrom::Start(first))?;
         if file.read_exact(&mut bytes).is_err() {
@@ -119,7 +117,7 @@ impl Index {
     pub const SIZE: usize = size_of::<Self>() + 8 * MAX_PLACES;
 
     /// A frame not after frame `number`, as near to it as the places are, and its byte.
-    pub fn locate(&mut self, file: &mut Reader, number: u64) -> Result<Option<(u64, u64)>> {
+    pub fn locate(&mut self, file: &mut (impl Read + Seek), number: u64) -> Result<Option<(u64, u64)>> {
         if !self.done && self.next.0 <= number {
             self.follow(file, number)?;
         }
@@ -128,7 +126,7 @@ impl Index {
     }
 
     /// Follows the frames up to `number`.
-    fn follow(&mut self, file: &mut Reader, number: u64) -> Result<()> {
+    fn follow(&mut self, file: &mut (impl Read + Seek), number: u64) -> Result<()> {
         let mut chunk = vec![0; CHUNK];
         let (mut base, mut filled) = (self.next.1, 0);
         while self.next.0 <= number {
@@ -202,7 +200,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp3");
         std::fs::write(&path, bytes).unwrap();
-        let mut file = Reader::File(File::open(path).unwrap());
+        let mut file = File::open(path).unwrap();
         let mut index = Index::new(&mut file, first).unwrap().unwrap();
         numbers.iter().map(|n| index.locate(&mut file, *n).unwrap()).collect()
     }

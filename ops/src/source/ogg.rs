@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 
-use super::input::Reader;
-
 /// Most bytes of a page: a header of 27, 255 lacing values, 255 segments of 255 bytes.
 const PAGE: u64 = 27 + 255 + 255 * 255;
 /// Flag of the first page of a stream.
@@ -26,7 +24,7 @@ struct Page {
 ///
 /// Links are told apart by the serial numbers of their streams, which a chain must not repeat. An
 /// ordinary file costs two reads, of its first and last pages.
-pub(super) fn links(file: &mut Reader, length: u64) -> Result<Vec<Range<u64>>> {
+pub(super) fn links(file: &mut (impl Read + Seek), length: u64) -> Result<Vec<Range<u64>>> {
     let mut links = Vec::new();
     let mut start = 0;
     while start < length && links.len() < MAX_LINKS {
@@ -49,7 +47,7 @@ pub(super) fn links(file: &mut Reader, length: u64) -> Result<Vec<Range<u64>>> {
 }
 
 /// Where the streams `serials` end, which are known to last until `from`.
-fn end_of(file: &mut Reader, serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
+fn end_of(file: &mut (impl Read + Seek), serials: &BTreeSet<u32>, from: u64, length: u64) -> Result<u64> {
     let mut at = from.max(length.saturating_sub(2 * PAGE));
     let mut last = None;
     while let Some(page) = page_from(file, at, length)? {
@@ -77,12 +75,12 @@ fn end_of(file: &mut Reader, serials: &BTreeSet<u32>, from: u64, length: u64) ->
 }
 
 /// The first page that begins at `from` or later, and is followed by another one or the end.
-fn page_from(file: &mut Reader, from: u64, length: u64) -> Result<Option<Page>> {
+fn page_from(file: &mut (impl Read + Seek), from: u64, length: u64) -> Result<Option<Page>> {
     let mut buffer = Vec::new();
     file.seek(SeekFrom::Start(from))?;
     // Usually the page is right here, so that its header is enough.
     for reach in [27 + 255, 2 * PAGE + 4] {
-        file.take(reach - buffer.len() as u64).read_to_end(&mut buffer)?;
+        Read::by_ref(file).take(reach - buffer.len() as u64).read_to_end(&mut buffer)?;
         for at in 0..buffer.len().saturating_sub(26) {
             let Some(page) = page_at(&buffer, at, from) else { continue };
             if at == 0 || page.end >= length || buffer.get((page.end - from) as usize..).is_some_and(is_page)
@@ -130,7 +128,7 @@ mod tests {
         let path = dir.path().join("chain.ogg");
         let found = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            links(&mut Reader::File(File::open(&path).unwrap()), bytes.len() as u64).unwrap()
+            links(&mut File::open(&path).unwrap(), bytes.len() as u64).unwrap()
         };
         // Three parts of these sizes were joined.
         assert_eq!(found(&chain), vec![0..4886, 4886..9691, 9691..14_560]);

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
+use std::sync::Arc;
 
 use symphonia::core::io::MediaSource;
 
 use super::input::Reader;
+use super::watch::Watch;
 
 /// Bytes `start..end` of a file, of which a reader sees nothing else.
 pub(super) struct Part {
@@ -13,13 +15,15 @@ pub(super) struct Part {
     start: u64,
     length: u64,
     at: u64,
+    watch: Arc<Watch>,
 }
 
 impl Part {
-    /// The part of `file` in `bytes`, from its first byte on.
-    pub fn new(mut file: Reader, bytes: Range<u64>) -> Result<Self> {
+    /// The part of `file` in `bytes`, from its first byte on, for as long as `watch` allows.
+    pub fn new(mut file: Reader, bytes: Range<u64>, watch: &Arc<Watch>) -> Result<Self> {
         file.seek(SeekFrom::Start(bytes.start))?;
-        Ok(Self { file, start: bytes.start, length: bytes.end.saturating_sub(bytes.start), at: 0 })
+        let length = bytes.end.saturating_sub(bytes.start);
+        Ok(Self { file, start: bytes.start, length, at: 0, watch: Arc::clone(watch) })
     }
 }
 
@@ -27,8 +31,13 @@ impl Read for Part {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let left = self.length.saturating_sub(self.at);
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let got = self.file.read(buffer.get_mut(..wanted).unwrap_or_default())?;
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let got = match &self.file {
+            Reader::File(_) => self.file.read(buffer)?,
+            Reader::Object { .. } => self.watch.waiting(|| self.file.read(buffer))?,
+        };
         self.at += got as u64;
+        self.watch.take(got)?;
         Ok(got)
     }
 }
@@ -61,6 +70,7 @@ impl MediaSource for Part {
 mod tests {
     use std::fs::File;
 
+    use super::super::Limits;
     use super::*;
 
     #[test]
@@ -68,7 +78,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bytes");
         std::fs::write(&path, (0..100).collect::<Vec<u8>>()).unwrap();
-        let mut part = Part::new(Reader::File(File::open(&path).unwrap()), 10..30).unwrap();
+        let watch = Arc::new(Watch::new(&Limits::default()));
+        let mut part = Part::new(Reader::File(File::open(&path).unwrap()), 10..30, &watch).unwrap();
         let mut all = Vec::new();
         part.read_to_end(&mut all).unwrap();
         assert_eq!(all, (10..30).collect::<Vec<u8>>());

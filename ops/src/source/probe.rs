@@ -23,10 +23,19 @@ pub struct Limits {
     pub max_bytes: u64,
     /// Shortest duration in seconds.
     pub min_seconds: f64,
+    /// Longest time in seconds that a call may work on a file, on top of one second for every second of
+    /// audio that is decoded and every 10 MB of the file.
+    pub max_work_s: f64,
+    /// Most bytes of headers and tags, and of one packet: what a reader takes into memory at once.
+    pub max_step_bytes: u64,
+    /// Most frames that a byte may decode to. The emptiest FLAC frame is 65,535 frames of silence in 12
+    /// bytes; beyond that, packets share their bytes.
+    pub max_frames_per_byte: u64,
 }
 
 impl Default for Limits {
-    /// 32 channels, 2 to 384 kHz, 0.1 s to 6 hours, 8 GiB.
+    /// 32 channels, 2 to 384 kHz, 0.1 s to 6 hours, 8 GiB; a minute of work, steps of 64 MiB,
+    /// 8192 frames per byte.
     fn default() -> Self {
         Self {
             max_channels: 32,
@@ -35,6 +44,9 @@ impl Default for Limits {
             max_seconds: 6.0 * 3600.0,
             max_bytes: 8 << 30,
             min_seconds: 0.1,
+            max_work_s: 60.0,
+            max_step_bytes: 64 << 20,
+            max_frames_per_byte: 8192,
         }
     }
 }
@@ -95,8 +107,8 @@ pub fn probe(source: &Source, limits: &Limits) -> Result<FileInfo, AudioError> {
 }
 
 fn probe_input(path: &Input, limits: &Limits) -> Result<FileInfo, AudioError> {
-    guarded(path, || {
-        let stream = Stream::open(path, limits)?;
+    guarded(path, limits, |watch| {
+        let stream = Stream::open(path, limits, watch)?;
         let (codec, container, bytes) = (stream.codec(), stream.container(), stream.bytes());
         let rate = stream.rate();
         let tail = decode::measure(path, stream, limits)?;

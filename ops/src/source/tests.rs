@@ -254,11 +254,13 @@ fn other_faults_are_told_apart_too() {
     assert_eq!(kind(&path, &Limits { min_rate: 16_000, ..limits.clone() }), RejectKind::OverLimit);
     fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!(kind(&path, &limits), RejectKind::Truncated);
-    let nan: Vec<f32> = (0..8000).map(|i| if i == 7900 { f32::NAN } else { 0.1 }).collect();
-    write_wav(&path, 8000, &[&nan]).unwrap();
-    assert_eq!(kind(&path, &limits), RejectKind::NotFinite);
-    assert_eq!(read(&path, 0.9, 0.1, 8000).unwrap_err().kind, RejectKind::NotFinite);
-    assert!(read(&path, 0.1, 0.1, 8000).is_ok());
+    for bad in [f32::NAN, f32::NEG_INFINITY, 1e30] {
+        let samples: Vec<f32> = (0..8000).map(|i| if i == 7900 { bad } else { 0.1 }).collect();
+        write_wav(&path, 8000, &[&samples]).unwrap();
+        assert_eq!(kind(&path, &limits), RejectKind::NotFinite);
+        assert_eq!(read(&path, 0.9, 0.1, 16_000).unwrap_err().kind, RejectKind::NotFinite);
+        assert!(read(&path, 0.1, 0.1, 8000).is_ok());
+    }
 }
 
 /// The whole of a fixture against the sweep in each channel at the gain it was given.
@@ -433,4 +435,75 @@ fn damaged_files_are_read_or_refused() {
         }
     }
     assert!(refused > 100, "{refused}: the damage does not reach the decoders");
+}
+
+#[test]
+fn time_spent_on_a_file_is_limited() {
+    let path = Input::File(fixture("chirp.flac"));
+    let limits = Limits::default();
+    let span = || Span { first: 0, frames: 8000, needed: 0..8000 };
+    let after = |seconds: u64| {
+        guarded(&path, &limits, |watch| {
+            let stream = Stream::open(&path, &limits, watch)?;
+            // As if so much time had passed until now; 5 s are the most that one look at the clock counts.
+            (0..=seconds).step_by(4).for_each(|s| watch.look_at(std::time::Duration::from_secs(s)));
+            stream.decode(&span())
+        })
+    };
+    assert_eq!(after(56).unwrap()[0].len(), 8000);
+    let error = after(64).unwrap_err();
+    assert_eq!(error.kind, RejectKind::OverLimit);
+    assert!(error.message.contains("takes longer than 60 s"), "{}", error.message);
+}
+
+#[test]
+fn what_is_taken_into_memory_is_limited() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.mp3");
+    let tag = [b"ID3\x03\0\0\0\x40\0\x0aAPIC\0\x10\0\0\0\0", &[0; 1 << 20][..]].concat();
+    fs::write(&path, [tag, fs::read(fixture("chirp.mp3")).unwrap()].concat()).unwrap();
+    let limits = Limits { max_step_bytes: 1 << 19, ..Limits::default() };
+    let error = probe_file(&path, &limits).unwrap_err();
+    assert_eq!(error.kind, RejectKind::OverLimit);
+    assert!(error.message.contains("a header, a tag or a packet of more than 524288 bytes"), "{error}");
+    assert!(probe_file(&path, &Limits::default()).is_ok());
+}
+
+#[test]
+fn frames_out_of_nothing_are_limited() {
+    // 28 frames per byte.
+    let path = fixture("chirp.opus");
+    let limits = |max_frames_per_byte| Limits { max_frames_per_byte, ..Limits::default() };
+    let error = probe_file(&path, &limits(20)).unwrap_err();
+    assert_eq!(error.kind, RejectKind::OverLimit);
+    assert!(error.message.contains("frames decoded from 857 bytes"), "{error}");
+    assert!(probe_file(&path, &limits(40)).is_ok());
+}
+
+/// An Ogg page (RFC 3533) of empty packets.
+fn empty_page(serial: [u8; 4], granule: u64, sequence: u32) -> Vec<u8> {
+    let granule = granule.to_le_bytes();
+    let sequence = sequence.to_le_bytes();
+    let mut page = [b"OggS\0\0", &granule[..], &serial, &sequence, &[0; 4], &[255], &[0; 255]].concat();
+    let crc = page.iter().fold(0u32, |crc, byte| {
+        (0..8).fold(crc ^ (u32::from(*byte) << 24), |crc, _| (crc << 1) ^ ((crc >> 31) * 0x04c1_1db7))
+    });
+    page[22..26].copy_from_slice(&crc.to_le_bytes());
+    page
+}
+
+#[test]
+fn packets_without_audio_come_to_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ogg");
+    for (name, length) in [("chirp.opus", 0.5), ("chirp.ogg", 4.0)] {
+        let good = fs::read(fixture(name)).unwrap();
+        let serial: [u8; 4] = good[14..18].try_into().unwrap();
+        let pages = (0..400).map(|i| empty_page(serial, 1 << 40, 1000 + i));
+        fs::write(&path, good.iter().copied().chain(pages.flatten()).collect::<Vec<u8>>()).unwrap();
+        let end = read(&path, length - 0.1, 1.0, 16_000).map(|_| ()).unwrap_err();
+        assert!([RejectKind::Corrupt, RejectKind::TooShort].contains(&end.kind), "{name}: {end}");
+        let probed = probe_file(&path, &Limits::default());
+        assert!(probed.is_err() || probed.is_ok_and(|info| (info.seconds - length).abs() < 0.1), "{name}");
+    }
 }

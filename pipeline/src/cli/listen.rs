@@ -67,13 +67,6 @@ fn draw(arguments: &ListenArguments, interrupt: Interrupt) -> Result<PathBuf, Fa
         views.materialize = false;
     }
     let out = arguments.output.join("run");
-    let options = Options {
-        out: out.clone(),
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-        device: "cpu".to_owned(),
-        progress: Progress::detect(),
-        interrupt,
-    };
-    run::run(pipeline, &graph, &options)?;
+    run::run(pipeline, &graph, &Options::new(out.clone(), Progress::detect(), interrupt))?;
     Ok(out)
 }

@@ -14,11 +14,13 @@ use crate::spec::SpecError;
 
 mod jams;
 mod listen;
+mod log;
 mod ops;
 mod pipeline;
 mod prompt;
 mod replay;
 mod sql;
+mod verify;
 
 /// Music and audio representation learning as a dataflow.
 #[derive(Debug, Parser)]
@@ -26,6 +28,13 @@ mod sql;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// What goes to standard error: lines for people, or one JSON object per event.
+    #[arg(long, global = true, default_value = "human", value_name = "FORMAT")]
+    log: log::LogFormat,
+    /// The least level of events to log: error, warn, info, debug or trace, as a whole or by module
+    /// (info,loev_pipeline=debug) [default: warn for people, info in JSON].
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,8 +43,8 @@ enum Command {
     Run(pipeline::RunArguments),
     /// Check a pipeline without running it.
     Check(pipeline::PipelineArguments),
-    /// Print a pipeline's graph: what each stage reads, does and writes.
-    Plan(pipeline::PipelineArguments),
+    /// Print a pipeline's graph: what each stage reads, does and writes; and what a run would do, and why.
+    Plan(pipeline::PlanArguments),
     /// Print the JSON Schema of pipelines, for editors; or the reference of all options.
     Schema {
         /// Print the reference as Markdown instead.
@@ -50,6 +59,8 @@ enum Command {
     Listen(listen::ListenArguments),
     /// Write the labels of a table of clips or views as JAMS files.
     Jams(jams::JamsArguments),
+    /// Check that a run is what its receipts say; compare it with another.
+    Verify(verify::VerifyArguments),
     /// List the augmentation operators, or explain one.
     Ops {
         /// The operator to explain.
@@ -92,6 +103,13 @@ impl From<loev_sql::SqlError> for Failure {
 /// The `loev` command, with the arguments of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let progress = match log::start(arguments.log, arguments.log_level.as_deref()) {
+        Ok(progress) => progress,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    };
     let interrupt = Interrupt::default();
     let handler = interrupt.clone();
     // A second Ctrl-C does not wait for the first to take effect. Without a handler (it can only be set
@@ -104,7 +122,7 @@ pub fn main() -> ExitCode {
     })
     .ok();
     let done = match arguments.command {
-        Command::Run(arguments) => pipeline::run(&arguments, interrupt),
+        Command::Run(arguments) => pipeline::run(&arguments, progress, interrupt),
         Command::Check(arguments) => pipeline::check(&arguments),
         Command::Plan(arguments) => pipeline::plan(&arguments),
         Command::Schema { reference } => pipeline::schema(reference),
@@ -112,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
+        Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
         Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };
     match done {
@@ -129,6 +148,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(130)
         }
         Err(Failure::Run(error)) => {
+            tracing::error!(%error, "failed");
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }

@@ -4,9 +4,12 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, print, runtime};
+use crate::run::dir::RunDir;
 use crate::run::interrupt::Interrupt;
+use crate::run::memory::Bytes;
+use crate::run::plan::State;
 use crate::run::progress::Progress;
-use crate::run::{self, Options, default_out, summary};
+use crate::run::{self, Again, Options, default_out, summary};
 use crate::spec::{self, Graph, Pipeline, Stage};
 use crate::stages::side_table;
 
@@ -32,6 +35,42 @@ pub struct RunArguments {
     /// Where models are trained and run: cpu, cuda:0 or auto.
     #[arg(long, default_value = "auto")]
     device: String,
+    /// Resident memory to stay below, such as 2GiB. Results do not depend on it.
+    #[arg(long)]
+    memory: Option<Bytes>,
+    /// Rows that operators hand on at a time [default: chosen by each]. Results do not depend on it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch_rows: Option<u32>,
+    #[command(flatten)]
+    again: AgainArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlanArguments {
+    #[command(flatten)]
+    pipeline: PipelineArguments,
+    /// The run's directory [default: runs/<name of the pipeline>].
+    #[arg(long)]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    again: AgainArguments,
+}
+
+#[derive(Debug, clap::Args)]
+struct AgainArguments {
+    /// Make this stage again, and every stage that reads it, though nothing has changed.
+    #[arg(long, value_name = "STAGE")]
+    from: Option<String>,
+    /// Make this stage again though nothing has changed; what reads it only if its tables change. May be given
+    /// several times.
+    #[arg(long, value_name = "STAGE")]
+    force: Vec<String>,
+}
+
+impl AgainArguments {
+    fn again(&self) -> Again {
+        Again { from: self.from.clone(), force: self.force.clone() }
+    }
 }
 
 impl PipelineArguments {
@@ -64,18 +103,20 @@ impl PipelineArguments {
     }
 }
 
-pub fn run(arguments: &RunArguments, interrupt: Interrupt) -> Result<(), Failure> {
+pub fn run(arguments: &RunArguments, progress: Progress, interrupt: Interrupt) -> Result<(), Failure> {
     let (pipeline, graph) = arguments.pipeline.load()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let out = arguments.out.clone().unwrap_or_else(|| default_out(&pipeline));
-    let options = Options {
-        out: out.clone(),
-        threads: arguments.threads.map_or(cores, usize::from),
-        device: arguments.device.clone(),
-        progress: Progress::detect(),
-        interrupt,
-    };
+    let mut options = Options::new(out.clone(), progress, interrupt);
+    options.threads = arguments.threads.map_or(options.threads, usize::from);
+    options.device.clone_from(&arguments.device);
+    options.memory = arguments.memory;
+    options.batch_rows = arguments.batch_rows.map(|rows| rows as usize);
+    options.again = arguments.again.again();
     let finished = run::run(pipeline, &graph, &options)?;
+    if finished.made.is_empty() {
+        let stages = finished.manifest.stages.len();
+        return print(&format!("nothing to do: all {stages} stages are up to date in {}\n", out.display()));
+    }
     let closing = summary::closing(&out, &finished.manifest, &finished.rejects);
     print(&runtime()?.block_on(closing)?)
 }
@@ -85,11 +126,15 @@ pub fn check(arguments: &PipelineArguments) -> Result<(), Failure> {
     print(&format!("{}: {} stages, no errors\n", pipeline.name, graph.order.len()))
 }
 
-pub fn plan(arguments: &PipelineArguments) -> Result<(), Failure> {
-    let (pipeline, graph) = arguments.load()?;
+pub fn plan(arguments: &PlanArguments) -> Result<(), Failure> {
+    let (pipeline, graph) = arguments.pipeline.load()?;
+    let again = arguments.again.again().stages(&graph)?;
+    let out = arguments.out.clone().unwrap_or_else(|| default_out(&pipeline));
+    let dir = out.is_dir().then(|| RunDir::open(&out));
+    let states = runtime()?.block_on(run::plan::plan(&pipeline, &graph, dir.as_ref(), &again))?;
     let width = graph.order.iter().map(|name| name.chars().count()).max().unwrap_or(0);
-    let mut out = format!("pipeline {}, seed {}\n\n", pipeline.name, pipeline.seed);
-    for name in &graph.order {
+    let mut text = format!("pipeline {}, seed {}, in {}\n\n", pipeline.name, pipeline.seed, out.display());
+    for (name, state) in &states {
         let Some(stage) = pipeline.stages.get(name) else { continue };
         let inputs = graph.inputs(name).join(", ");
         let reads = match stage {
@@ -97,12 +142,30 @@ pub fn plan(arguments: &PipelineArguments) -> Result<(), Failure> {
             Stage::Synth(_) => "nothing".to_owned(),
             _ => inputs,
         };
-        let _ = writeln!(out, "{name:<width$}  {}", stage.kind().name());
-        let _ = writeln!(out, "{:<width$}  reads   {reads}", "");
-        let _ = writeln!(out, "{:<width$}  does    {}", "", does(stage));
-        let _ = writeln!(out, "{:<width$}  writes  {}\n", "", writes(name, stage).join(", "));
+        let _ = writeln!(text, "{name:<width$}  {}", stage.kind().name());
+        let _ = writeln!(text, "{:<width$}  reads   {reads}", "");
+        let _ = writeln!(text, "{:<width$}  does    {}", "", does(stage));
+        let _ = writeln!(text, "{:<width$}  writes  {}", "", writes(name, stage).join(", "));
+        let _ = writeln!(text, "{:<width$}  state   {}\n", "", told(state));
     }
-    print(&out)
+    let open = states.iter().filter(|(_, state)| !matches!(state, State::UpToDate(_))).count();
+    let _ = match open {
+        0 => writeln!(text, "nothing to do: all {} stages are up to date", states.len()),
+        _ => writeln!(text, "to do: {open} of {} stages", states.len()),
+    };
+    print(&text)
+}
+
+fn told(state: &State) -> String {
+    match state {
+        State::UpToDate(rows) => format!("up to date, {rows} rows"),
+        State::ToDo { shards: Some((todo, all)), reasons } => {
+            format!("to do: {todo} of {all} shards; {}", reasons.join("; "))
+        }
+        State::ToDo { shards: None, reasons } => format!("to do: {}", reasons.join("; ")),
+        State::After(stages) => format!("to do, as far as these change it: {}", stages.join(", ")),
+        State::Unknown(error) => format!("cannot be told: {error}"),
+    }
 }
 
 /// The physical operators of a stage, from its input to its output.
@@ -114,6 +177,7 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Views(views) if views.materialize => "scan > Draw > Write, then scan > Render > Write",
         Stage::Views(_) => "scan > Draw > Write",
         Stage::Train(_) => "scan > Batch > Render > lanes > trainer",
+        Stage::Features(_) => "scan > Render > Write, or scan > Featurise > Write where audio is stored",
         Stage::Embed(_) => "scan > Draw > Render > Embed > Write",
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
     }

@@ -25,7 +25,8 @@ pub struct BatchPlan {
     pub views: usize,
     /// Segments of a batch.
     pub segments: usize,
-    /// Segments shuffled together; bounds what a lane keeps in memory.
+    /// Segments shuffled together; bounds what a lane keeps in memory. Counts as the next multiple of
+    /// [`Self::segments`], so that a window is whole batches and can be passed over.
     pub window: usize,
     /// Lanes: partitions of the plan.
     pub lanes: usize,
@@ -33,6 +34,27 @@ pub struct BatchPlan {
     pub key: Key,
     /// The number of the first batch of this pass, counted from the start of training.
     pub first: u64,
+    /// Batches of this pass that are not wanted: training goes on after them.
+    pub skip: u64,
+    /// Rows at the start of the pass that the scan leaves out already. Only rows of skipped windows may be among them:
+    /// see [`Self::skipped_rows`].
+    pub left_out: u64,
+}
+
+impl BatchPlan {
+    /// Segments of a window.
+    fn window_segments(&self) -> usize {
+        self.window.max(1).next_multiple_of(self.segments.max(1))
+    }
+
+    fn window_batches(&self) -> u64 {
+        (self.window_segments() / self.segments.max(1)) as u64
+    }
+
+    /// Rows at the start of a pass that need not be read when its first [`Self::skip`] batches are not wanted.
+    pub fn skipped_rows(&self) -> u64 {
+        self.skip / self.window_batches() * (self.window_segments() * self.views) as u64
+    }
 }
 
 /// The operator; see the module. Rows that do not fill a batch at the end are left out.
@@ -61,6 +83,9 @@ struct State {
     /// The shuffled window, the order of its segments, and how many of them are used up.
     window: Option<(RecordBatch, Vec<u32>, usize)>,
     next: u64,
+    /// Rows still to pass over, and then segments of the first window.
+    drop_rows: u64,
+    skip_segments: usize,
 }
 
 impl State {
@@ -78,11 +103,7 @@ impl State {
                     }
                     continue;
                 }
-                let rest = take_segments(rows, order.get(*used..).unwrap_or_default(), plan.views)?;
                 self.window = None;
-                // Before the rows of a segment that has only begun to arrive.
-                self.fresh_rows += rest.num_rows();
-                self.fresh.insert(0, rest);
             }
             if self.ended && self.fresh_rows < self.op.plan.segments * self.op.plan.views {
                 return Ok(None);
@@ -92,6 +113,10 @@ impl State {
     }
 
     fn push(&mut self, rows: RecordBatch) {
+        // Rows before the first wanted window are dropped as they come.
+        let drop = self.drop_rows.min(rows.num_rows() as u64);
+        self.drop_rows -= drop;
+        let rows = rows.slice(drop as usize, rows.num_rows() - drop as usize);
         self.fresh_rows += rows.num_rows();
         self.fresh.push(rows);
     }
@@ -99,7 +124,7 @@ impl State {
     /// Reads up to a window of rows and shuffles its segments.
     async fn fill(&mut self) -> Result<(), RunError> {
         let plan = self.op.plan.clone();
-        let wanted = plan.window.max(plan.segments) * plan.views;
+        let wanted = plan.window_segments() * plan.views;
         while self.fresh_rows < wanted && !self.ended {
             match self.input.next().await {
                 Some(rows) => self.push(rows?),
@@ -116,7 +141,7 @@ impl State {
         let mut order: Vec<u32> = (0..segments as u32).collect();
         plan.key.with(self.windows).rng().shuffle(&mut order);
         self.windows += 1;
-        self.window = Some((rows.slice(0, whole), order, 0));
+        self.window = Some((rows.slice(0, whole), order, std::mem::take(&mut self.skip_segments)));
         Ok(())
     }
 }
@@ -148,15 +173,19 @@ impl PartitionOp for BatchOp {
         _: Arc<TaskContext>,
     ) -> DfResult<SendableRecordBatchStream> {
         let schema = self.schema();
+        let plan = &self.plan;
+        let in_window = plan.skip % plan.window_batches();
         let state = State {
             lane: partition as u64,
             input,
             ended: false,
             fresh: Vec::new(),
             fresh_rows: 0,
-            windows: 0,
+            windows: plan.skip / plan.window_batches(),
             window: None,
-            next: self.plan.first,
+            next: plan.first + plan.skip,
+            drop_rows: plan.skipped_rows() - plan.left_out,
+            skip_segments: in_window as usize * plan.segments,
             op: self,
         };
         let batches = stream::try_unfold(state, |mut state| async move {
@@ -180,6 +209,18 @@ mod tests {
     /// Rows 0.. as a table of `segments` x 4 views, arriving in chunks of `chunk` rows; the batches
     /// of all lanes in the order of training, as row numbers.
     fn batches(segments: usize, chunk: usize, lanes: usize, window: usize, first: u64) -> Vec<Vec<i32>> {
+        seek(segments, chunk, lanes, window, first, 0)
+    }
+
+    /// The same, from batch `skip` of the pass on.
+    fn seek(
+        segments: usize,
+        chunk: usize,
+        lanes: usize,
+        window: usize,
+        first: u64,
+        skip: u64,
+    ) -> Vec<Vec<i32>> {
         let schema = Arc::new(Schema::new(vec![Field::new("row", DataType::Int32, false)]));
         let all: Vec<i32> = (0..(segments * VIEWS) as i32).collect();
         let rows: Vec<RecordBatch> = all
@@ -190,7 +231,8 @@ mod tests {
             })
             .collect();
         let input = MemorySourceConfig::try_new_exec(&vec![rows; lanes], Arc::clone(&schema), None).unwrap();
-        let plan = BatchPlan { views: VIEWS, segments: 3, window, lanes, key: Key::root(5), first };
+        let key = Key::root(5);
+        let plan = BatchPlan { views: VIEWS, segments: 3, window, lanes, key, first, skip, left_out: 0 };
         let plan = PartitionExec::over(BatchOp::new(plan, schema), input);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut of_lane: Vec<_> = (0..lanes)
@@ -201,7 +243,7 @@ mod tests {
             })
             .collect();
         let mut ordered = Vec::new();
-        for step in first.. {
+        for step in first + skip.. {
             match of_lane[step as usize % lanes].next() {
                 Some(batch) => ordered.push(batch.column(0).as_primitive::<Int32Type>().values().to_vec()),
                 None => break,
@@ -218,6 +260,15 @@ mod tests {
         assert_eq!(one, batches(20, 7, 1, 8, 0));
         assert_eq!(one, batches(20, 16, 3, 8, 0));
         assert_eq!(one, batches(20, 16, 3, 8, 7), "a later pass begins with another lane");
+    }
+
+    #[test]
+    fn a_pass_goes_on_from_any_batch() {
+        let all = batches(40, 7, 2, 5, 6);
+        assert_eq!(all.len(), 13);
+        for skip in 0..=13 {
+            assert_eq!(seek(40, 7, 2, 5, 6, skip), all[skip as usize..], "after {skip} batches");
+        }
     }
 
     #[test]

@@ -157,7 +157,7 @@ impl DrawOp {
                         draws.push(draw);
                     }
                 }
-                Err(error) => self.stage.reject(id, uri, &error),
+                Err(error) => self.stage.reject(partition, id, uri, &error),
             }
         }
         let changes: Vec<LabelChange> = draws.iter().map(|draw| label_effect(&self.chain, draw)).collect();

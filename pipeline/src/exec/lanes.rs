@@ -29,11 +29,11 @@ pub struct Lanes<T> {
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes. `make(lane, send)` runs on the lane's thread and hands on what it makes
     /// until `send` answers false (nobody listens any more) or there is no more. Lane `j` must make
-    /// items j, j + count, j + 2 count, ...
+    /// those of the items first, first + 1, ... whose number leaves the remainder j when divided by `count`.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub fn start<F>(count: usize, make: F) -> Result<Self, RunError>
+    pub fn start<F>(count: usize, first: usize, make: F) -> Result<Self, RunError>
     where
         F: Fn(usize, &mut dyn FnMut(T) -> bool) -> Result<(), RunError> + Send + Clone + 'static,
     {
@@ -51,7 +51,7 @@ impl<T: Send + 'static> Lanes<T> {
             threads.push(thread.map_err(RunError::io("cannot start a thread for", format!("lane {lane}")))?);
             receivers.push(receiver);
         }
-        Ok(Self { receivers, threads, next: 0 })
+        Ok(Self { receivers, threads, next: first })
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn items_come_in_order_and_errors_arrive() {
-        let mut lanes = Lanes::start(3, |lane, send| {
+        let mut lanes = Lanes::start(3, 0, |lane, send| {
             let mut item = lane;
             while item < 7 {
                 send(item);
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn dropping_stops_endless_lanes() {
-        let mut lanes = Lanes::start(2, |lane, send| {
+        let mut lanes = Lanes::start(2, 0, |lane, send| {
             let mut item = lane;
             while send(item) {
                 item += 2;

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! scan(clips) ─ Draw ─ Write                      views: narrow rows, stored
-//! scan(views) ─ Render ─ Write                    views, when materialised
+//! scan(views) ─ Render ─ Write                    views, when materialised; features
+//! scan(audio) ─ Featurise ─ Write                 features of materialised views
 //! scan(views) ─ Batch ─ Render ─ lane threads     training
 //! scan(clips) ─ Draw ─ Render ─ Embed ─ Write     embeddings
 //! ```
@@ -30,6 +31,7 @@ pub mod batch;
 pub mod columns;
 pub mod draw;
 pub mod embed;
+pub mod featurise;
 pub mod lanes;
 pub mod pool;
 pub mod render;

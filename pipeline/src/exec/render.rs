@@ -12,9 +12,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -29,10 +29,19 @@ use loev_ops::views::Draw;
 use loev_ops::{Audio, AudioError, RejectKind};
 
 use super::PartitionOp;
-use super::columns::{CLIP_ID, URI, required, text};
+use super::columns::{CLIP_ID, URI, primitive, required, text};
 use super::pool::Pool;
 use crate::error::RunError;
+use crate::resume::fault;
+use crate::run::memory::Budget;
 use crate::run::stage::StageHandle;
+
+/// The column with the size of a clip's file, where clips come from files.
+pub const BYTES: &str = "bytes";
+/// Samples a second of a source, over its channels, as sources usually have them at most.
+const SOURCE_RATE: f64 = 96_000.0;
+/// Copies of a source that decoding, resampling and augmenting hold.
+const SOURCE_COPIES: f64 = 4.0;
 
 /// What a rendered row carries.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,17 +126,24 @@ impl ViewRenderer {
         let mut values = vec![0.0; width * draws.len()];
         for (draw, out) in draws.iter().zip(values.chunks_exact_mut(width)) {
             self.renderer.render_into(&source, draw, &mut self.view)?;
-            match (&mut self.log_mel, self.view.channels.as_slice()) {
-                (Some(log_mel), [only]) => log_mel.compute(only, out),
-                (Some(log_mel), _) => log_mel.compute(&self.view.to_mono(), out),
-                (None, channels) => {
-                    for (out, channel) in out.chunks_exact_mut(self.chain.frames()).zip(channels) {
+            match &mut self.log_mel {
+                Some(log_mel) => features_of(log_mel, &self.view, out),
+                None => {
+                    for (out, channel) in out.chunks_exact_mut(self.chain.frames()).zip(&self.view.channels) {
                         out.copy_from_slice(channel);
                     }
                 }
             }
         }
         Ok(values)
+    }
+}
+
+/// The features of a view, from the mean of its channels.
+pub fn features_of(log_mel: &mut LogMel, view: &Audio, out: &mut [f32]) {
+    match view.channels.as_slice() {
+        [only] => log_mel.compute(only, out),
+        _ => log_mel.compute(&view.to_mono(), out),
     }
 }
 
@@ -139,7 +155,9 @@ struct Renderers {
 }
 
 impl Renderers {
-    fn render(&self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
+    fn render(&self, uri: &str, bytes: Option<u64>, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
+        fault::point("render");
+        unchanged(uri, bytes)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut renderer = match idle {
             Some(renderer) => renderer,
@@ -151,11 +169,25 @@ impl Renderers {
     }
 }
 
+/// Whether a file still has the size that it had when it was probed; with another it is another recording.
+fn unchanged(uri: &str, bytes: Option<u64>) -> Result<(), AudioError> {
+    let (Some(bytes), Ok(Source::File(path))) = (bytes, Source::parse(uri)) else { return Ok(()) };
+    match std::fs::metadata(&path) {
+        // What keeps a file from being looked at keeps it from being read, and is told then.
+        Ok(found) if found.len() != bytes => Err(AudioError::new(
+            RejectKind::Changed,
+            format!("{uri}: {} bytes, where there were {bytes} when it was probed", found.len()),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The operator; see the module.
 pub struct RenderOp {
     renderers: Arc<Renderers>,
     rows: usize,
     pool: Arc<Pool>,
+    budget: Arc<Budget>,
     stage: StageHandle,
     schema: SchemaRef,
 }
@@ -174,17 +206,28 @@ impl RenderOp {
         output: Output,
         rows: usize,
         pool: Arc<Pool>,
+        budget: Arc<Budget>,
         stage: StageHandle,
     ) -> Self {
         let mut fields: Vec<Field> = draws.fields().iter().map(|f| f.as_ref().clone()).collect();
         fields.push(wide_field(output.column(), output.width(&chain)));
         let schema = Arc::new(Schema::new_with_metadata(fields, draws.metadata().clone()));
         let renderers = Arc::new(Renderers { chain, output, idle: Mutex::default() });
-        Self { renderers, rows, pool, stage, schema }
+        Self { renderers, rows, pool, budget, stage, schema }
+    }
+
+    /// About what rendering so many rows holds at the same time: each thread a source at its own rate with a few
+    /// copies, and all rows their results, twice.
+    fn bytes(&self, rows: usize, width: usize) -> usize {
+        let chain = &self.renderers.chain;
+        let source = chain.read_seconds() * SOURCE_RATE * 4.0 * SOURCE_COPIES;
+        let sources = source as usize * rows.min(self.pool.threads());
+        sources + 2 * rows * width * size_of::<f32>()
     }
 
     async fn chunk(
         &self,
+        partition: usize,
         rows: RecordBatch,
         memory: &mut MemoryReservation,
     ) -> Result<RecordBatch, RunError> {
@@ -193,6 +236,11 @@ impl RenderOp {
         memory.try_resize(rows.num_rows() * width * size_of::<f32>())?;
         let draws = draws_from_batch(&self.renderers.chain, &rows)?;
         let (ids, uris) = (text(&rows, CLIP_ID)?, text(&rows, URI)?);
+        let sizes = match rows.schema_ref().index_of(BYTES) {
+            Ok(_) => Some(primitive::<Int64Type>(&rows, BYTES)?),
+            Err(_) => None,
+        };
+        let permits = self.budget.rendering(self.bytes(rows.num_rows(), width)).await;
 
         let mut answers = Vec::new();
         let mut from = 0;
@@ -204,8 +252,9 @@ impl RenderOp {
             };
             let to = (from + 1..draws.len()).find(|i| !same(*i)).unwrap_or(draws.len());
             let uri = required(&uris, URI, from)?.to_owned();
+            let bytes = sizes.as_ref().filter(|s| s.is_valid(from)).map(|s| s.value(from).unsigned_abs());
             let (renderers, of_segment) = (Arc::clone(&self.renderers), draws[from..to].to_vec());
-            let job = move || renderers.render(&uri, &of_segment);
+            let job = move || renderers.render(&uri, bytes, &of_segment);
             answers.push((from..to, self.pool.submit(job)));
             from = to;
         }
@@ -224,10 +273,14 @@ impl RenderOp {
                     // The clip's other segments may be sound: say which one this is.
                     let Draw { segment: number, epoch, .. } = draws[segment.start];
                     error.message = format!("segment {number} of epoch {epoch}: {}", error.message);
-                    self.stage.reject(ids.value(segment.start), uris.value(segment.start), &error);
+                    self.stage.reject(partition, ids.value(segment.start), uris.value(segment.start), &error);
                     kept[segment].fill(false);
                 }
             }
+        }
+        drop(permits);
+        if self.stage.counts_rows {
+            self.stage.bar.add(rows.num_rows() as u64);
         }
         let rows = match kept.iter().all(|kept| *kept) {
             true => rows,
@@ -278,7 +331,7 @@ impl PartitionOp for RenderOp {
 
     fn start(
         self: Arc<Self>,
-        _: usize,
+        partition: usize,
         input: SendableRecordBatchStream,
         context: Arc<TaskContext>,
     ) -> DfResult<SendableRecordBatchStream> {
@@ -295,11 +348,11 @@ impl PartitionOp for RenderOp {
         });
         let memory = MemoryConsumer::new("render").register(context.memory_pool());
         let state = (self, Box::pin(chunks), memory);
-        let rendered = stream::try_unfold(state, |(op, mut chunks, mut memory)| async move {
+        let rendered = stream::try_unfold(state, move |(op, mut chunks, mut memory)| async move {
             match chunks.next().await {
                 None => Ok(None),
                 Some(chunk) => {
-                    let wide = op.chunk(chunk?, &mut memory).await?;
+                    let wide = op.chunk(partition, chunk?, &mut memory).await?;
                     Ok(Some((wide, (op, chunks, memory))))
                 }
             }

@@ -58,6 +58,18 @@ impl Table {
             }
         }
         paths.sort();
+        Self::of_files(dir, paths)
+    }
+
+    /// The table of one file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn of_file(path: &Path) -> Result<Self, RunError> {
+        Self::of_files(path, vec![path.to_owned()])
+    }
+
+    fn of_files(dir: &Path, paths: Vec<PathBuf>) -> Result<Self, RunError> {
         let mut schema = None;
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
@@ -92,6 +104,15 @@ impl Table {
         Ok(batches)
     }
 
+    /// The file of this name.
+    ///
+    /// # Errors
+    /// When the table has no such file.
+    pub fn file(&self, name: &str) -> Result<&TableFile, RunError> {
+        let found = self.files.iter().find(|file| file.name() == name);
+        found.ok_or_else(|| RunError::Engine(format!("the table has no file {name}")))
+    }
+
     /// Rows of all files.
     pub fn rows(&self) -> u64 {
         self.files.iter().map(|f| f.rows).sum()
@@ -103,6 +124,18 @@ impl Table {
     /// # Errors
     /// When a path cannot be written as an object store path.
     pub fn scan(&self, partitions: &[Vec<&TableFile>]) -> Result<Arc<dyn ExecutionPlan>, RunError> {
+        self.scan_by(partitions, None)
+    }
+
+    /// The same, with at most `rows` rows in a batch: for tables whose rows are wide.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_by(
+        &self,
+        partitions: &[Vec<&TableFile>],
+        rows: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, RunError> {
         let groups = partitions
             .iter()
             .map(|files| {
@@ -119,6 +152,7 @@ impl Table {
             .with_output_partitioning(Some(Partitioning::UnknownPartitioning(groups.len())))
             .with_file_groups(groups)
             .with_preserve_order(true)
+            .with_batch_size(rows)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }

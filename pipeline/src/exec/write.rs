@@ -1,9 +1,11 @@
 //! The end of a plan: one Parquet file per partition, written so that its bytes depend on its rows
-//! alone, and one row per file that says what was written.
+//! alone, and a receipt for each that says what was written.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::BatchCoalescer;
@@ -12,19 +14,30 @@ use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
+use indexmap::IndexMap;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 
 use super::PartitionOp;
 use crate::error::RunError;
+use crate::resume::fault;
+use crate::resume::journal::{Entry, Journal, Receipt, sync_folder};
+use crate::resume::work::Shard;
+use crate::run::rejects::Reject;
+use crate::run::stage::StageHandle;
 
 /// Rows are handed to the encoder in chunks of about this size, whatever the sizes that arrived.
 const CHUNK_BYTES: usize = 4 << 20;
 /// ... and of at most this many rows.
 const CHUNK_ROWS: usize = 8192;
-/// A row group ends after this many chunks.
+/// A row group ends after this many chunks, or fewer when its rows are wide: it waits in memory until it ends.
 const CHUNKS_PER_GROUP: usize = 16;
+/// Bytes of wide columns in a row group.
+const GROUP_BYTES: usize = 16 << 20;
+/// Bytes read at a time for digests.
+const READ_BYTES: usize = 1 << 20;
 
 /// Writes one table file. Nothing appears under the final name before [`Self::finish`].
 pub struct TableWriter {
@@ -33,6 +46,7 @@ pub struct TableWriter {
     coalescer: BatchCoalescer,
     writer: ArrowWriter<File>,
     rows: u64,
+    started: Instant,
 }
 
 /// What a finished file holds.
@@ -46,6 +60,30 @@ pub struct Written {
     pub bytes: u64,
     /// BLAKE3 of the file's bytes, in hex.
     pub digest: String,
+    /// A digest of what each column holds, by its name.
+    pub columns: IndexMap<String, String>,
+    /// How long it took from the first row on.
+    pub took: Duration,
+}
+
+impl Written {
+    /// The receipt for this file of a table.
+    pub fn receipt(self, table: &str, recipe: &str, rejects: Vec<Reject>) -> Receipt {
+        let Self { file, rows, bytes, digest, columns, took } = self;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Receipt {
+            table: table.to_owned(),
+            file,
+            rows,
+            bytes,
+            digest,
+            columns,
+            recipe: recipe.to_owned(),
+            seconds: took.as_secs_f64(),
+            finished: now.as_secs_f64(),
+            rejects,
+        }
+    }
 }
 
 impl TableWriter {
@@ -55,16 +93,17 @@ impl TableWriter {
     /// When the file cannot be made or the schema has no Parquet form.
     pub fn create(path: &Path, schema: &SchemaRef) -> Result<Self, RunError> {
         let temporary = path.with_extension("parquet.tmp");
-        let file = File::create(&temporary).map_err(RunError::io("cannot create", &temporary))?;
+        let file = fault::io("table.create").and_then(|()| File::create(&temporary));
+        let file = file.map_err(RunError::io("cannot create", &temporary))?;
         let rows = chunk_rows(schema);
         let properties = WriterProperties::builder()
             .set_created_by("loev".to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_max_row_group_row_count(Some(rows * CHUNKS_PER_GROUP))
+            .set_max_row_group_row_count(Some(rows * chunks_per_group(schema)))
             .build();
         let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?;
         let coalescer = BatchCoalescer::new(Arc::clone(schema), rows);
-        Ok(Self { path: path.to_owned(), temporary, coalescer, writer, rows: 0 })
+        Ok(Self { path: path.to_owned(), temporary, coalescer, writer, rows: 0, started: Instant::now() })
     }
 
     /// Appends rows.
@@ -81,6 +120,7 @@ impl TableWriter {
 
     fn drain(&mut self) -> Result<(), RunError> {
         while let Some(chunk) = self.coalescer.next_completed_batch() {
+            fault::io("table.write").map_err(RunError::io("cannot write", &self.temporary))?;
             self.writer.write(&chunk)?;
         }
         Ok(())
@@ -93,22 +133,93 @@ impl TableWriter {
     pub fn finish(mut self) -> Result<Written, RunError> {
         self.coalescer.finish_buffered_batch()?;
         self.drain()?;
-        self.writer.finish()?;
+        let metadata = self.writer.finish()?;
         let file = self.writer.inner();
-        file.sync_all().map_err(RunError::io("cannot write", &self.temporary))?;
-        fs::rename(&self.temporary, &self.path).map_err(RunError::io("cannot write", &self.path))?;
-        let mut hasher = blake3::Hasher::new();
-        let mut file = File::open(&self.path).map_err(RunError::io("cannot read", &self.path))?;
-        let bytes = std::io::copy(&mut file, &mut hasher).map_err(RunError::io("cannot read", &self.path))?;
-        let name = self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Written { file: name, rows: self.rows, bytes, digest: hasher.finalize().to_hex().to_string() })
+        let durable = fault::io("table.sync").and_then(|()| file.sync_all());
+        durable.map_err(RunError::io("cannot write", &self.temporary))?;
+        let (digest, columns, bytes) = digests(&self.temporary, &metadata, &self.coalescer.schema())?;
+        let rename = || {
+            fault::io("table.rename")?;
+            fs::rename(&self.temporary, &self.path)?;
+            fault::io("table.renamed")?;
+            sync_folder(&self.path)
+        };
+        rename().map_err(RunError::io("cannot write", &self.path))?;
+        let file = self.path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Written { file, rows: self.rows, bytes, digest, columns, took: self.started.elapsed() })
     }
+}
+
+/// The digest of a Parquet file, the digest of each of its columns, and its size.
+///
+/// A column's digest covers its type and the bytes of its chunks, in the order of the row groups; what other columns
+/// hold is not in them.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn digests(
+    path: &Path,
+    metadata: &ParquetMetaData,
+    schema: &Schema,
+) -> Result<(String, IndexMap<String, String>, u64), RunError> {
+    let mut of_column: IndexMap<String, blake3::Hasher> = IndexMap::new();
+    for field in schema.fields() {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{} {}", field.data_type(), field.is_nullable()).as_bytes());
+        of_column.insert(field.name().clone(), hasher);
+    }
+    // Where in the file the chunks of each column lie.
+    let mut chunks = Vec::new();
+    for group in metadata.row_groups() {
+        for chunk in group.columns() {
+            let (start, length) = chunk.byte_range();
+            let name = chunk.column_path().parts().first();
+            if let Some(column) = name.and_then(|name| of_column.get_index_of(name)) {
+                chunks.push((start, start + length, column));
+            }
+        }
+    }
+    chunks.sort_unstable();
+
+    let failed = |error| RunError::io("cannot read", path)(error);
+    let mut file = File::open(path).map_err(failed)?;
+    let (mut whole, mut at, mut first) = (blake3::Hasher::new(), 0_u64, 0);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(RunError::io("cannot read", path)(error)),
+        };
+        let (piece, end) = (&buffer[..read], at + read as u64);
+        whole.update(piece);
+        while chunks.get(first).is_some_and(|(_, to, _)| *to <= at) {
+            first += 1;
+        }
+        for (from, to, column) in chunks[first..].iter().take_while(|(from, ..)| *from < end) {
+            let (from, to) = ((*from).max(at) - at, (*to).min(end).max(at) - at);
+            if let Some((_, hasher)) = of_column.get_index_mut(*column) {
+                hasher.update(&piece[from as usize..to as usize]);
+            }
+        }
+        at = end;
+    }
+    // Half of a digest is enough to tell contents apart, and receipts hold one for each column.
+    let short = |hasher: blake3::Hasher| hasher.finalize().to_hex().chars().take(32).collect::<String>();
+    let columns = of_column.into_iter().map(|(name, hasher)| (name, short(hasher))).collect();
+    Ok((whole.finalize().to_hex().to_string(), columns, at))
 }
 
 /// The writer's own row rule: a function of the schema, never of what arrives.
 fn chunk_rows(schema: &Schema) -> usize {
     let row_bytes: usize = schema.fields().iter().map(|f| wide_bytes(f.data_type())).sum();
     (CHUNK_BYTES / row_bytes.max(1)).clamp(1, CHUNK_ROWS)
+}
+
+fn chunks_per_group(schema: &Schema) -> usize {
+    let row_bytes: usize = schema.fields().iter().map(|f| wide_bytes(f.data_type())).sum();
+    (GROUP_BYTES / (row_bytes * chunk_rows(schema)).max(1)).clamp(1, CHUNKS_PER_GROUP)
 }
 
 /// Bytes a row of fixed-size lists takes; other types count as narrow.
@@ -121,46 +232,37 @@ fn wide_bytes(data_type: &DataType) -> usize {
     }
 }
 
-/// Writes each partition to a file of its own; yields one row per file (see [`receipt_schema`]).
+/// Writes each partition to a file of its own and puts its receipt into the stage's journal; yields one row per file
+/// (see [`written_schema`]).
 #[derive(Debug)]
 pub struct WriteOp {
     dir: PathBuf,
-    /// The name of each partition's file.
-    files: Vec<String>,
+    /// What each partition makes.
+    shards: Vec<Shard>,
     input: SchemaRef,
+    stage: StageHandle,
+    journal: Arc<Journal>,
 }
 
 impl WriteOp {
-    /// Partition `i` goes to `dir/files[i]`, with the schema `input`.
-    pub fn new(dir: PathBuf, files: Vec<String>, input: SchemaRef) -> Self {
-        Self { dir, files, input }
+    /// Partition `i` goes to `dir/shards[i].file`, with the schema `input`.
+    pub fn new(
+        dir: PathBuf,
+        shards: Vec<Shard>,
+        input: SchemaRef,
+        stage: StageHandle,
+        journal: Arc<Journal>,
+    ) -> Self {
+        Self { dir, shards, input, stage, journal }
     }
 }
 
-/// The rows that [`WriteOp`] yields: `file`, `rows`, `bytes`, `digest`.
-pub fn receipt_schema() -> SchemaRef {
+/// The rows that [`WriteOp`] yields: `file` and `rows`.
+pub fn written_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("file", DataType::Utf8, false),
         Field::new("rows", DataType::UInt64, false),
-        Field::new("bytes", DataType::UInt64, false),
-        Field::new("digest", DataType::Utf8, false),
     ]))
-}
-
-impl Written {
-    /// The row of [`receipt_schema`] for this file.
-    ///
-    /// # Errors
-    /// Never in practice: the columns are of one row each.
-    pub fn receipt(&self) -> Result<RecordBatch, RunError> {
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from(vec![self.file.as_str()])),
-            Arc::new(UInt64Array::from(vec![self.rows])),
-            Arc::new(UInt64Array::from(vec![self.bytes])),
-            Arc::new(StringArray::from(vec![self.digest.as_str()])),
-        ];
-        Ok(RecordBatch::try_new(receipt_schema(), columns)?)
-    }
 }
 
 impl PartitionOp for WriteOp {
@@ -169,11 +271,11 @@ impl PartitionOp for WriteOp {
     }
 
     fn details(&self) -> String {
-        format!("dir={}, files={}", self.dir.display(), self.files.len())
+        format!("dir={}, files={}", self.dir.display(), self.shards.len())
     }
 
     fn schema(&self) -> SchemaRef {
-        receipt_schema()
+        written_schema()
     }
 
     fn start(
@@ -183,17 +285,33 @@ impl PartitionOp for WriteOp {
         _: Arc<TaskContext>,
     ) -> DfResult<SendableRecordBatchStream> {
         let work = async move {
-            let file = self
-                .files
+            let shard = self
+                .shards
                 .get(partition)
                 .ok_or_else(|| RunError::Engine(format!("no file is named for partition {partition}")))?;
-            let mut writer = TableWriter::create(&self.dir.join(file), &self.input)?;
+            let mut writer = TableWriter::create(&self.dir.join(&shard.file), &self.input)?;
             while let Some(batch) = input.next().await {
                 writer.write(batch?)?;
             }
-            Ok(writer.finish()?.receipt()?)
+            let rejects = self.stage.rejects.take(partition);
+            let receipt = writer.finish()?.receipt(&shard.table, &shard.recipe, rejects);
+            tracing::debug!(
+                stage = &*self.stage.name,
+                table = receipt.table,
+                file = receipt.file,
+                rows = receipt.rows,
+                bytes = receipt.bytes,
+                seconds = receipt.seconds,
+                "shard written"
+            );
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(StringArray::from(vec![receipt.file.as_str()])),
+                Arc::new(UInt64Array::from(vec![receipt.rows])),
+            ];
+            self.journal.append(&Entry::Receipt(receipt))?;
+            Ok(RecordBatch::try_new(written_schema(), columns).map_err(RunError::from)?)
         };
-        Ok(Box::pin(RecordBatchStreamAdapter::new(receipt_schema(), stream::once(work))))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(written_schema(), stream::once(work))))
     }
 }
 
@@ -230,6 +348,30 @@ mod tests {
         let item = Arc::new(Field::new_list_field(DataType::Float32, false));
         let wide = Schema::new(vec![Field::new("audio", DataType::FixedSizeList(item, 48_000), false)]);
         assert_eq!(chunk_rows(&wide), 21);
-        assert_eq!(chunk_rows(&Schema::empty()), CHUNK_ROWS);
+        assert_eq!((chunk_rows(&wide), chunks_per_group(&wide)), (21, 4));
+        assert_eq!((chunk_rows(&Schema::empty()), chunks_per_group(&Schema::empty())), (CHUNK_ROWS, 16));
+    }
+
+    #[test]
+    fn a_column_has_its_own_digest() {
+        let dir = tempfile::tempdir().unwrap();
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("n", DataType::Int32, false),
+            Field::new("word", DataType::Utf8, false),
+        ]));
+        let file = |name: &str, add: i32, word: &str| {
+            let mut writer = TableWriter::create(&dir.path().join(name), &schema).unwrap();
+            let numbers = Int32Array::from_iter_values((0..200_000).map(|i| i * 7 + add));
+            let words = StringArray::from(vec![word; 200_000]);
+            let rows =
+                RecordBatch::try_new(Arc::clone(&schema), vec![Arc::new(numbers), Arc::new(words)]).unwrap();
+            writer.write(rows).unwrap();
+            writer.finish().unwrap()
+        };
+        let (one, other, same) = (file("a", 0, "x"), file("b", 1, "x"), file("c", 0, "x"));
+        assert_eq!((&one.digest, &one.columns), (&same.digest, &same.columns));
+        assert_eq!(one.columns["word"], other.columns["word"]);
+        assert_ne!(one.columns["n"], other.columns["n"]);
+        assert_ne!(one.columns["word"], file("d", 0, "y").columns["word"]);
     }
 }

@@ -1,9 +1,9 @@
 //! What the stages of one run share, and how their plans are carried out.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
@@ -16,16 +16,19 @@ use loev_ops::rng::Key;
 
 use super::dir::RunDir;
 use super::interrupt::Interrupt;
+use super::memory::Budget;
 use super::progress::{Bar, Progress};
-use super::rejects::Rejects;
+use super::rejects::{Collected, Reject, Rejects};
 use super::stage::StageHandle;
 use crate::error::RunError;
 use crate::exec::PartitionExec;
-use crate::exec::columns::primitive;
 use crate::exec::pool::Pool;
 use crate::exec::scan::Table;
-use crate::exec::write::{TableWriter, WriteOp, receipt_schema};
-use crate::spec::{Pipeline, Stage};
+use crate::exec::write::{TableWriter, WriteOp};
+use crate::resume::journal::Receipt;
+use crate::resume::ledger::{Inputs, Ledger};
+use crate::resume::work::{Job, Shard};
+use crate::spec::{Graph, Pipeline, Stage};
 use crate::stages::side_table;
 
 /// The table of what was written: one row per file.
@@ -36,6 +39,10 @@ pub const RECEIPTS: &str = "receipts";
 pub struct Context {
     /// The pipeline, with defaults filled in.
     pub pipeline: Pipeline,
+    /// Its graph.
+    pub graph: Graph,
+    /// The stages that are finished.
+    pub ledger: RwLock<Ledger>,
     /// Where results go.
     pub dir: RunDir,
     /// Threads that decode and render.
@@ -44,8 +51,14 @@ pub struct Context {
     pub device_pool: Arc<Pool>,
     /// Where models run.
     pub device: Device,
-    /// Clips that could not be used.
+    /// Clips that could not be used, by finished stages.
     pub rejects: Arc<Rejects>,
+    /// ... and by the stage at work.
+    pub collected: Mutex<Vec<Arc<Collected>>>,
+    /// What may be held in memory.
+    pub budget: Arc<Budget>,
+    /// Rows rendered at a time, where that is not for the stage to say.
+    pub rows: usize,
     /// Where progress is shown.
     pub progress: Progress,
     /// Ctrl-C.
@@ -55,12 +68,37 @@ pub struct Context {
 impl Context {
     /// The handle of a stage about to work on `total` things called `unit`.
     pub fn stage(&self, name: &str, total: u64, unit: &'static str) -> StageHandle {
+        let rejects = Arc::<Collected>::default();
+        let mut collected = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        collected.push(Arc::clone(&rejects));
         StageHandle {
             name: name.into(),
             bar: self.progress.bar(name, total, unit),
-            rejects: Arc::clone(&self.rejects),
+            rejects,
             interrupt: self.interrupt.clone(),
+            counts_rows: false,
         }
+    }
+
+    /// The rejects of the stage at work that stand in no receipt, and begins anew.
+    pub fn take_collected(&self) -> Vec<Reject> {
+        let mut collected = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *collected).iter().flat_map(|rejects| rejects.all()).collect()
+    }
+
+    /// The finished stages.
+    pub fn ledger(&self) -> Ledger {
+        self.ledger.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What recipes are made from, with the finished stages `ledger`.
+    pub fn inputs<'a>(&'a self, ledger: &'a Ledger) -> Inputs<'a> {
+        Inputs { pipeline: &self.pipeline, graph: &self.graph, ledger }
+    }
+
+    /// What plans are carried out with.
+    pub fn task(&self) -> Arc<TaskContext> {
+        self.budget.task()
     }
 
     /// A handle for a side job of a stage, which shows no progress of its own.
@@ -87,7 +125,7 @@ impl Context {
     /// # Errors
     /// When a table cannot be opened.
     pub async fn session(&self, names: &[String]) -> Result<SessionContext, RunError> {
-        let session = loev_sql::new_session(1, None)?;
+        let session = loev_sql::new_session(1, self.budget.queries())?;
         for name in names {
             let stage = self.pipeline.stages.get(name);
             let side =
@@ -99,60 +137,74 @@ impl Context {
         Ok(session)
     }
 
-    /// Carries out `plan` and stores each of its partitions as the file `files[partition]` of
-    /// `table`. Several partitions are under way at once. Returns the number of rows.
+    /// Carries out `plan` and stores partition `i` as `shards[i]`, all of one table, with receipts. Several partitions
+    /// are under way at once.
     ///
     /// # Errors
     /// The first error of any partition.
     pub async fn store(
         &self,
-        stage: &str,
-        table: &str,
-        files: Vec<String>,
+        job: &Job,
+        stage: &StageHandle,
+        shards: Vec<Shard>,
         plan: Arc<dyn ExecutionPlan>,
-    ) -> Result<u64, RunError> {
-        let dir = self.dir.create_table(table)?;
+    ) -> Result<(), RunError> {
+        let Some(first) = shards.first() else { return Ok(()) };
+        let dir = self.dir.create_table(&first.table)?;
         let schema = plan.schema();
-        let plan = PartitionExec::over(WriteOp::new(dir, files, schema), plan);
-        let receipts = collect_all(plan, self.pool.threads() + 1).await?;
-        self.write_receipts(stage, table, &receipts)?;
-        let mut rows = 0;
-        for receipt in &receipts {
-            rows += primitive::<arrow::datatypes::UInt64Type>(receipt, "rows")?.values().iter().sum::<u64>();
-        }
-        Ok(rows)
+        let write = WriteOp::new(dir, shards, schema, stage.clone(), Arc::clone(&job.journal));
+        let plan = PartitionExec::over(write, plan);
+        collect_all(plan, self.budget.partitions(self.pool.threads() + 1), self.task()).await?;
+        Ok(())
     }
 
-    /// Stores one batch of rows as a table of one file.
+    /// Stores one batch of rows as a table of one file, with its receipt.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn store_batch(&self, stage: &str, table: &str, batch: RecordBatch) -> Result<u64, RunError> {
+    pub fn store_batch(&self, job: &Job, table: &str, batch: RecordBatch) -> Result<(), RunError> {
         let dir = self.dir.create_table(table)?;
         let mut writer = TableWriter::create(&dir.join(shard_file(0)), &batch.schema())?;
         writer.write(batch)?;
-        let written = writer.finish()?;
-        self.write_receipts(stage, table, &[written.receipt()?])?;
-        Ok(written.rows)
+        job.enter(writer.finish()?.receipt(table, &job.recipe, Vec::new()))
     }
 
-    /// Appends to the table `receipts` what was written for `table`.
+    /// Writes the part of the table `receipts` that tells of one stage.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write_receipts(&self, stage: &str, table: &str, rows: &[RecordBatch]) -> Result<(), RunError> {
-        let text = |name: &str| Field::new(name, DataType::Utf8, false);
-        let mut fields = vec![text("stage"), text("table")];
-        fields.extend(receipt_schema().fields().iter().map(|f| f.as_ref().clone()));
-        let schema: SchemaRef = Arc::new(Schema::new(fields));
-        let path = self.dir.create_table(RECEIPTS)?.join(format!("{table}.parquet"));
+    pub fn write_receipts<'a>(
+        &self,
+        stage: &str,
+        receipts: impl Iterator<Item = &'a Receipt>,
+    ) -> Result<(), RunError> {
+        let rows: Vec<&Receipt> = receipts.collect();
+        let text = |f: fn(&Receipt) -> &str| -> ArrayRef {
+            Arc::new(StringArray::from_iter_values(rows.iter().map(|r| f(r))))
+        };
+        let count = |f: &dyn Fn(&Receipt) -> u64| -> ArrayRef {
+            Arc::new(UInt64Array::from_iter_values(rows.iter().map(|r| f(r))))
+        };
+        let number = |f: &dyn Fn(&Receipt) -> f64| -> ArrayRef {
+            Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| f(r))))
+        };
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("stage", Arc::new(StringArray::from(vec![stage; rows.len()]))),
+            ("table", text(|r| &r.table)),
+            ("file", text(|r| &r.file)),
+            ("rows", count(&|r| r.rows)),
+            ("bytes", count(&|r| r.bytes)),
+            ("rejects", count(&|r| r.rejects.len() as u64)),
+            ("seconds", number(&|r| r.seconds)),
+            ("finished_s", number(&|r| r.finished)),
+            ("digest", text(|r| &r.digest)),
+            ("recipe", text(|r| &r.recipe)),
+        ];
+        let field = |(name, column): &(&str, ArrayRef)| Field::new(*name, column.data_type().clone(), false);
+        let schema: SchemaRef = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
+        let path = self.dir.create_table(RECEIPTS)?.join(format!("{stage}.parquet"));
         let mut writer = TableWriter::create(&path, &schema)?;
-        for batch in rows {
-            let name = |name: &str| -> ArrayRef { Arc::new(StringArray::from(vec![name; batch.num_rows()])) };
-            let mut columns = vec![name(stage), name(table)];
-            columns.extend(batch.columns().iter().cloned());
-            writer.write(RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
-        }
+        writer.write(RecordBatch::try_new(schema, columns.into_iter().map(|(_, c)| c).collect())?)?;
         writer.finish()?;
         Ok(())
     }
@@ -170,8 +222,8 @@ pub fn shard_file(shard: usize) -> String {
 pub async fn collect_all(
     plan: Arc<dyn ExecutionPlan>,
     concurrency: usize,
+    context: Arc<TaskContext>,
 ) -> Result<Vec<RecordBatch>, RunError> {
-    let context = Arc::new(TaskContext::default());
     let partitions = plan.properties().output_partitioning().partition_count();
     let batches: Vec<Vec<RecordBatch>> = stream::iter(0..partitions)
         .map(|partition| {

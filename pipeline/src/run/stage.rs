@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::interrupt::Interrupt;
 use super::progress::Bar;
-use super::rejects::Rejects;
+use super::rejects::{Collected, Reject};
 use crate::error::RunError;
 
 /// A stage at work: its name, its progress, its rejects, and whether it should stop.
@@ -15,10 +15,12 @@ pub struct StageHandle {
     pub name: Arc<str>,
     /// Progress of the stage.
     pub bar: Bar,
-    /// Rejects of the run.
-    pub rejects: Arc<Rejects>,
+    /// Clips that the stage could not use.
+    pub rejects: Arc<Collected>,
     /// Ctrl-C.
     pub interrupt: Interrupt,
+    /// Whether progress is counted in rendered rows.
+    pub counts_rows: bool,
 }
 
 impl StageHandle {
@@ -29,12 +31,19 @@ impl StageHandle {
             bar: Bar::hidden(),
             rejects: Arc::default(),
             interrupt: Interrupt::default(),
+            counts_rows: false,
         }
     }
 
-    /// This stage could not use a clip.
-    pub fn reject(&self, clip_id: &str, uri: &str, error: &AudioError) {
-        self.rejects.add(&self.name, clip_id, uri, error);
+    /// A partition of this stage could not use a clip.
+    pub fn reject(&self, partition: usize, clip_id: &str, uri: &str, error: &AudioError) {
+        self.rejects.add(partition, Reject::new(clip_id, uri, error));
+    }
+
+    /// The same stage, with the rows that are rendered as its progress.
+    #[must_use]
+    pub fn counting(&self) -> Self {
+        Self { counts_rows: true, ..self.clone() }
     }
 
     /// An error of this stage.

@@ -156,7 +156,7 @@ pub(super) fn stages(reader: &Reader<'_>, pipeline: &Pipeline, faulty: &[String]
             Stage::Files(files) => checks.files(name, files),
             Stage::Views(views) => checks.views(name, views),
             Stage::Train(train) => checks.train(name, train),
-            Stage::Synth(_) | Stage::Sql(_) | Stage::Embed(_) | Stage::Probe(_) => {}
+            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) | Stage::Probe(_) => {}
         }
     }
 }

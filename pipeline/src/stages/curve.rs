@@ -1,5 +1,10 @@
 //! The table of a training stage: one row per step.
+//!
+//! While training goes on, rows are kept in pieces beside its states, one from state to state, so that a resumed
+//! training has the rows of all its steps. They become the stage's table at the end.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch};
@@ -7,29 +12,29 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use loev_models::train::StepMetrics;
 
 use crate::error::RunError;
-use crate::exec::write::TableWriter;
-use crate::run::context::{Context, shard_file};
+use crate::exec::scan::Table;
+use crate::exec::write::{TableWriter, Written};
 
-/// Steps whose rows are handed to the writer together.
-const ROWS: usize = 256;
+/// The start of the names of pieces.
+const PIECE: &str = "steps-";
 
-/// Writes training curves. Columns: `step` (from 1), `epoch`, `lr`, `loss`, for each head
+/// Training curves. Columns: `step` (from 1), `epoch`, `lr`, `loss`, for each head
 /// `loss_<head>` and `floor_<head>` (nats; the floor is the loss of a head that tells segments apart
 /// but sees nothing else), `grad_norm` (before clipping), `views`, `views_per_s`, and `wait_share`
 /// (the part of the step's time spent waiting for data, 0..1).
 pub struct Curve {
     heads: usize,
     schema: SchemaRef,
+    dir: PathBuf,
     steps: Vec<StepMetrics>,
-    writer: TableWriter,
 }
 
 impl Curve {
-    /// Starts the table `stage`.
+    /// The curve of a training that goes on after `done` steps, with its pieces in `dir`: those of later steps go.
     ///
     /// # Errors
-    /// When the file cannot be made.
-    pub fn create(context: &Context, stage: &str, heads: &[String]) -> Result<Self, RunError> {
+    /// When a piece cannot be removed.
+    pub fn resume(dir: &Path, heads: &[String], done: usize) -> Result<Self, RunError> {
         let number = |name: String| Field::new(name, DataType::Float64, false);
         let mut fields = vec![
             Field::new("step", DataType::Int64, false),
@@ -43,22 +48,59 @@ impl Curve {
         fields.push(number("grad_norm".to_owned()));
         fields.push(Field::new("views", DataType::Int32, false));
         fields.extend([number("views_per_s".to_owned()), number("wait_share".to_owned())]);
-        let schema = Arc::new(Schema::new(fields));
-        let path = context.dir.create_table(stage)?.join(shard_file(0));
-        let writer = TableWriter::create(&path, &schema)?;
-        Ok(Self { heads: heads.len(), schema, steps: Vec::new(), writer })
+        let curve = Self {
+            heads: heads.len(),
+            schema: Arc::new(Schema::new(fields)),
+            dir: dir.to_owned(),
+            steps: Vec::new(),
+        };
+        for (first, path) in curve.pieces()? {
+            if first > done {
+                fs::remove_file(&path).map_err(RunError::io("cannot remove", &path))?;
+            }
+        }
+        Ok(curve)
+    }
+
+    /// The pieces by their first steps.
+    fn pieces(&self) -> Result<Vec<(usize, PathBuf)>, RunError> {
+        let mut pieces = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(RunError::io("cannot read", &self.dir))? {
+            let path = entry.map_err(RunError::io("cannot read", &self.dir))?.path();
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let first = name.strip_prefix(PIECE).and_then(|rest| rest.strip_suffix(".parquet"));
+            if let Some(first) = first.and_then(|first| first.parse().ok()) {
+                pieces.push((first, path));
+            }
+        }
+        pieces.sort();
+        Ok(pieces)
     }
 
     /// Appends a step.
-    ///
-    /// # Errors
-    /// When the table cannot be written.
-    pub fn push(&mut self, step: &StepMetrics) -> Result<(), RunError> {
+    pub fn push(&mut self, step: &StepMetrics) {
         self.steps.push(step.clone());
-        if self.steps.len() >= ROWS { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), RunError> {
+    /// The mean loss of the steps since the last piece.
+    pub fn recent_loss(&self) -> f64 {
+        self.steps.iter().map(|step| step.loss).sum::<f64>() / self.steps.len().max(1) as f64
+    }
+
+    /// Writes the steps since the last piece.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn save(&mut self) -> Result<(), RunError> {
+        let Some(first) = self.steps.first().map(|step| step.step) else { return Ok(()) };
+        let path = self.dir.join(format!("{PIECE}{first:09}.parquet"));
+        let mut writer = TableWriter::create(&path, &self.schema)?;
+        writer.write(self.rows()?)?;
+        writer.finish()?;
+        Ok(())
+    }
+
+    fn rows(&mut self) -> Result<RecordBatch, RunError> {
         let steps = std::mem::take(&mut self.steps);
         let number = |value: &dyn Fn(&StepMetrics) -> f64| -> ArrayRef {
             Arc::new(Float64Array::from_iter_values(steps.iter().map(value)))
@@ -78,16 +120,23 @@ impl Curve {
         columns.push(Arc::new(Int32Array::from_iter_values(steps.iter().map(|s| s.views as i32))));
         columns.push(number(&|s| s.views as f64 / seconds(s)));
         columns.push(number(&|s| s.wait_seconds / seconds(s)));
-        self.writer.write(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 
-    /// Ends the table; returns its receipt.
+    /// Writes the table of all steps to `path`.
     ///
     /// # Errors
-    /// When the table cannot be written.
-    pub fn finish(mut self) -> Result<RecordBatch, RunError> {
-        self.flush()?;
-        self.writer.finish()?.receipt()
+    /// When a piece cannot be read or the table cannot be written.
+    pub fn finish(mut self, path: &Path) -> Result<Written, RunError> {
+        let names: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let mut writer = TableWriter::create(path, &self.schema)?;
+        for (_, piece) in self.pieces()? {
+            for rows in Table::of_file(&piece)?.read(&names)? {
+                writer.write(rows)?;
+            }
+        }
+        writer.write(self.rows()?)?;
+        writer.finish()
     }
 }
 

@@ -12,44 +12,96 @@ use loev_ops::chain::Chain;
 use loev_ops::draw_table::{METADATA, chain_from_metadata};
 use loev_ops::features::FrontEnd;
 
-use super::{CHAIN_NOTE, Outcome, side_table};
+use super::{CHAIN_NOTE, Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI};
 use crate::exec::draw::{DrawOp, Plan};
 use crate::exec::embed::{EmbedOp, Encoder};
-use crate::exec::render::{Output, RenderOp};
+use crate::exec::render::{BYTES, Output, RenderOp};
 use crate::exec::scan::{Table, TableFile};
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::Recipe;
+use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::Embed;
+use crate::spec::{Kind, Stage};
 
 /// The subspace name of the baseline.
 pub const BASELINE: &str = "mel_baseline";
+
+/// What determines embeddings, and those of the baseline, beside the clips.
+fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recipe>), RunError> {
+    let model = Content { digest: inputs.artifact(&options.model)?.digest.clone() };
+    let recipe = Recipe::new(Kind::Embed, 1)
+        .options(options, &["from", "model", "baseline"])
+        .with("model", model)
+        .with("music", loev_ops::synth::VERSION);
+    let Some(Stage::Train(train)) = inputs.pipeline.stages.get(&options.model) else {
+        return Ok((recipe, None));
+    };
+    let Some(Stage::Views(views)) = inputs.pipeline.stages.get(&train.from) else {
+        return Ok((recipe, None));
+    };
+    let baseline = Recipe::new(Kind::Embed, 1)
+        .options(options, &["from", "model", "baseline", "batch"])
+        .with("front_end", &train.front_end)
+        .with("music", loev_ops::synth::VERSION)
+        .with("chain", views.chain().identity());
+    Ok((recipe, options.baseline.then_some(baseline)))
+}
+
+/// What an `embed` stage has to make: one file for each shard of clips, and of the baseline too.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Embed) -> Result<Work, RunError> {
+    let (recipe, baseline) = recipes(inputs, options)?;
+    let columns = inputs.audio_columns(&options.from)?;
+    let audio = inputs.audio(&options.from)?;
+    let mut shards = Vec::new();
+    for (table, recipe) in std::iter::once((name.to_owned(), &recipe))
+        .chain(baseline.iter().map(|recipe| (side_table(name, "baseline"), recipe)))
+    {
+        shards.extend(inputs.files(&options.from)?.iter().map(|clips| Shard {
+            table: table.clone(),
+            file: clips.file.clone(),
+            recipe: recipe.shard(&[&clips.file, &clips.content(Some(&columns)), &audio]),
+        }));
+    }
+    let from = Content { digest: inputs.content(&options.from, Some(&columns))? };
+    let recipe =
+        recipe.with("from", from).with("audio", Content { digest: audio }).with("baseline", baseline);
+    Ok(Work::each(recipe, shards))
+}
 
 /// Embeds the clips of an `embed` stage.
 ///
 /// # Errors
 /// When the checkpoint cannot be loaded or a table cannot be written.
-pub async fn run(context: &Context, name: &str, options: &Embed) -> Result<Outcome, RunError> {
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Embed) -> Result<Outcome, RunError> {
     let clips = narrow(context.table(&options.from)?);
-    let stage = context.stage(name, clips.rows(), "clips");
     let path = context.dir.checkpoint(&options.model);
-    let model = checkpoint::load(&path, &context.device)?;
-    let chain = chain_of_checkpoint(&stage, &checkpoint::notes(&path)?)?.identity();
-    let job =
-        Job { context, clips: &clips, chain: &chain, options, front_end: &model.config().front_end.clone() };
+    let (model, notes) = checkpoint::load_with_notes(&path, &context.device)?;
+    let stage = context.quiet_stage(name);
+    let chain = chain_of_checkpoint(&stage, &notes)?.identity();
+    let work = Embedding {
+        context,
+        job,
+        clips: &clips,
+        chain: &chain,
+        options,
+        front_end: &model.config().front_end.clone(),
+    };
 
     let encoder = Arc::new(ModelEncoder { model: Mutex::new(model), device: context.device.clone() });
-    let rows = job.run(name, encoder, stage.clone()).await?;
-    stage.bar.finish();
-    let mut outcome = Outcome::rows(rows, String::new());
+    work.run(name, name, encoder, "clips").await?;
+    let mut outcome = Outcome::default();
     if options.baseline {
         let table = side_table(name, "baseline");
-        let baseline = Arc::new(MelStatistics { mels: job.front_end.mels });
-        let stage = context.stage(name, clips.rows(), "clips (baseline)");
-        job.run(&table, baseline, stage.clone()).await?;
-        stage.bar.finish();
+        let baseline = Arc::new(MelStatistics { mels: work.front_end.mels });
+        work.run(name, &table, baseline, "clips (baseline)").await?;
         outcome.side_tables.push(table);
     }
     Ok(outcome)
@@ -62,45 +114,58 @@ fn chain_of_checkpoint(stage: &StageHandle, notes: &BTreeMap<String, String>) ->
 }
 
 /// The columns that rendering needs, so that no label can clash with a column of draws.
-fn narrow(table: Table) -> Table {
-    let keep = |field: &&Arc<Field>| [CLIP_ID, URI, SECONDS].contains(&field.name().as_str());
+pub fn narrow(table: Table) -> Table {
+    let keep = |field: &&Arc<Field>| [CLIP_ID, URI, SECONDS, BYTES].contains(&field.name().as_str());
     let fields: Vec<Arc<Field>> = table.schema.fields().iter().filter(keep).cloned().collect();
     Table { schema: Arc::new(Schema::new(fields)), files: table.files }
 }
 
-struct Job<'a> {
+struct Embedding<'a> {
     context: &'a Context,
+    job: &'a Job,
     clips: &'a Table,
     chain: &'a Chain,
     options: &'a Embed,
     front_end: &'a FrontEnd,
 }
 
-impl Job<'_> {
-    /// Embeds every clip with `encoder` into `table`, one file per shard.
-    async fn run(&self, table: &str, encoder: Arc<dyn Encoder>, stage: StageHandle) -> Result<u64, RunError> {
-        let Self { context, clips, chain, options, front_end } = *self;
-        let name = Arc::clone(&stage.name);
-        let partitions: Vec<Vec<&TableFile>> = clips.files.iter().map(|file| vec![file]).collect();
+impl Embedding<'_> {
+    /// Embeds the clips of the shards to do with `encoder` into `table`.
+    async fn run(
+        &self,
+        name: &str,
+        table: &str,
+        encoder: Arc<dyn Encoder>,
+        unit: &'static str,
+    ) -> Result<(), RunError> {
+        let Self { context, job, clips, chain, options, front_end } = *self;
+        let todo = job.todo(table);
+        let partitions = todo
+            .iter()
+            .map(|shard| Ok(vec![clips.file(&shard.file)?]))
+            .collect::<Result<Vec<Vec<&TableFile>>, RunError>>()?;
+        let stage = context.stage(name, partitions.iter().flatten().map(|file| file.rows).sum(), unit);
         let hop = options.hop.unwrap_or(chain.seconds);
         let draw = DrawOp::new(
             &clips.schema,
             chain.clone(),
             Plan::Clean { hop },
-            context.key(&name),
+            context.key(name),
             &IndexMap::new(),
             stage.clone(),
         )?;
         let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
         let output = Output::Features(front_end.clone());
-        let pool = Arc::clone(&context.pool);
-        let render = RenderOp::new(&plan.schema(), chain.clone(), output, options.batch, pool, stage.clone());
+        let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
+        let render =
+            RenderOp::new(&plan.schema(), chain.clone(), output, options.batch, pool, budget, stage.clone());
         let plan = PartitionExec::over(render, plan);
         let device = Arc::clone(&context.device_pool);
-        let embed = EmbedOp::new(encoder, device, chain.seconds, stage);
+        let embed = EmbedOp::new(encoder, device, chain.seconds, stage.clone());
         let plan = PartitionExec::over(embed, plan);
-        let files = clips.files.iter().map(TableFile::name).collect();
-        context.store(&name, table, files, plan).await
+        context.store(job, &stage, todo, plan).await?;
+        stage.bar.finish();
+        Ok(())
     }
 }
 

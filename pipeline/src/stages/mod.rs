@@ -4,31 +4,112 @@
 pub mod clips;
 pub mod curve;
 pub mod embed;
+pub mod features;
 pub mod files;
 pub mod probe;
 pub mod sql;
+pub mod states;
 pub mod synth;
 pub mod train;
 pub mod views;
 
+use serde::Serialize;
+
+use crate::error::RunError;
+use crate::resume::journal::Artifact;
+use crate::resume::ledger::Inputs;
+use crate::resume::work::{Job, Work};
+use crate::run::context::Context;
+use crate::spec::Stage;
+
 /// The note of a checkpoint that says how its views were drawn and rendered.
 pub const CHAIN_NOTE: &str = "views.chain";
 
-/// What a stage did.
-#[derive(Debug, Clone)]
+/// What goes into a recipe for a table.
+#[derive(Debug, Serialize)]
+pub struct Content {
+    /// Of all of it, or of the columns that matter.
+    pub digest: String,
+}
+
+/// What a stage did. How many rows it has stands in the receipts.
+#[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Rows of the stage's main table.
-    pub rows: u64,
     /// Tables that the stage wrote beside the one with its name.
     pub side_tables: Vec<String>,
     /// One line about the result.
     pub note: String,
+    /// Files beside the tables.
+    pub artifacts: Vec<Artifact>,
 }
 
 impl Outcome {
-    /// Rows of one table, and a line about them.
-    pub fn rows(rows: u64, note: String) -> Self {
-        Self { rows, side_tables: Vec::new(), note }
+    /// A line about one table.
+    pub fn note(note: String) -> Self {
+        Self { note, ..Self::default() }
+    }
+}
+
+/// What a stage has to make, with the stages before it finished.
+///
+/// # Errors
+/// When a stage before it is not finished, or its files on disk cannot be listed.
+pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work, RunError> {
+    match stage {
+        Stage::Files(options) => files::work(name, options).await,
+        Stage::Synth(options) => Ok(synth::work(inputs, name, options)),
+        Stage::Sql(options) => sql::work(inputs, name, options),
+        Stage::Views(options) => views::work(inputs, name, options),
+        Stage::Train(options) => train::work(inputs, name, options),
+        Stage::Features(options) => features::work(inputs, name, options),
+        Stage::Embed(options) => embed::work(inputs, name, options),
+        Stage::Probe(options) => probe::work(inputs, name, options),
+    }
+}
+
+/// Makes what is left to do of a stage.
+///
+/// # Errors
+/// What keeps the stage from being made.
+pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Result<Outcome, RunError> {
+    match stage {
+        Stage::Files(options) => files::run(context, job, name, options).await,
+        Stage::Synth(options) => synth::run(context, job, name, options).await,
+        Stage::Sql(options) => sql::run(context, job, name, &options.query).await,
+        Stage::Views(options) => views::run(context, job, name, options).await,
+        Stage::Train(options) => train::run(context, job, name, options).await,
+        Stage::Features(options) => features::run(context, job, name, options).await,
+        Stage::Embed(options) => embed::run(context, job, name, options).await,
+        Stage::Probe(options) => probe::run(context, job, name, options).await,
+    }
+}
+
+/// Removes what a finished stage needs no more.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub fn tidy(context: &Context, name: &str, stage: &Stage) -> Result<(), RunError> {
+    match stage {
+        Stage::Train(_) => states::tidy(&context.dir.states(name)),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets what a stage remembers beside its tables, so that it is made from nothing.
+///
+/// # Errors
+/// When a file cannot be removed.
+pub fn forget(context: &Context, name: &str, stage: &Stage) -> Result<(), RunError> {
+    let dir = match stage {
+        Stage::Files(_) => context.dir.memory(name),
+        Stage::Train(_) => context.dir.states(name),
+        _ => return Ok(()),
+    };
+    match std::fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(RunError::io("cannot remove", dir)(error))
+        }
+        _ => Ok(()),
     }
 }
 

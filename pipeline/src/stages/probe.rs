@@ -13,12 +13,17 @@ use loev_models::probe::{Labels, Metric, ProbeData, ProbeResult, Split, TaskSpec
 use loev_ops::mir::MusicalKey;
 
 use super::embed::BASELINE;
-use super::{Outcome, side_table};
+use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, column, number, text};
+use crate::exec::scan::Table;
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::Recipe;
+use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
-use crate::spec::Stage;
+use crate::run::dir::Figure;
 use crate::spec::stage::Probe;
+use crate::spec::{Kind, Pipeline, Stage};
 
 /// The name under which all subspaces are probed together.
 pub const ALL: &str = "all";
@@ -37,14 +42,65 @@ struct Space {
     embeddings: Vec<f32>,
 }
 
+/// What a `probe` stage has to make.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Probe) -> Result<Work, RunError> {
+    let labels = labels_table(inputs.pipeline, name, options)?;
+    let mut columns = vec![CLIP_ID, options.split.as_str()];
+    columns.extend(options.tasks.iter().map(TaskSpec::column));
+    let mut recipe = Recipe::new(Kind::Probe, 1)
+        .options(options, &["from", "labels"])
+        .with("seed", inputs.pipeline.seed)
+        .with("stage", name)
+        .with("embeddings", Content { digest: inputs.content(&options.from, None)? })
+        .with("labels", Content { digest: inputs.content(&labels, Some(&columns))? });
+    if baseline_table(inputs.pipeline, options) {
+        let digest = inputs.content(&side_table(&options.from, "baseline"), None)?;
+        recipe = recipe.with("baseline", Content { digest });
+    }
+    Ok(Work::whole(recipe))
+}
+
+/// Whether the embeddings come with those of the baseline.
+fn baseline_table(pipeline: &Pipeline, options: &Probe) -> bool {
+    matches!(pipeline.stages.get(&options.from), Some(Stage::Embed(embed)) if embed.baseline)
+}
+
+/// The figures of a finished stage, for the run's manifest.
+///
+/// # Errors
+/// When its table cannot be read.
+pub fn results(table: &Table) -> Result<Vec<Figure>, RunError> {
+    let mut figures = Vec::new();
+    for rows in table.read(&["subspace", "task", "probe", "metric", "value", "lo", "hi"])? {
+        let [subspace, task, probe, metric] =
+            ["subspace", "task", "probe", "metric"].map(|name| text(&rows, name));
+        let (subspace, task, probe, metric) = (subspace?, task?, probe?, metric?);
+        let [value, lo, hi] = ["value", "lo", "hi"].map(|name| number(&rows, name));
+        let (value, lo, hi) = (value?, lo?, hi?);
+        figures.extend((0..rows.num_rows()).map(|row| Figure {
+            subspace: subspace.value(row).to_owned(),
+            task: task.value(row).to_owned(),
+            probe: probe.value(row).to_owned(),
+            metric: metric.value(row).to_owned(),
+            value: value.value(row),
+            lo: lo.value(row),
+            hi: hi.value(row),
+        }));
+    }
+    Ok(figures)
+}
+
 /// Fits and scores the probes of a `probe` stage.
 ///
 /// # Errors
 /// When columns are missing, a split has no labelled clip, or a table cannot be written.
-pub async fn run(context: &Context, name: &str, options: &Probe) -> Result<Outcome, RunError> {
-    let labels = labels_table(context, name, options)?;
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Probe) -> Result<Outcome, RunError> {
+    let labels = labels_table(&context.pipeline, name, options)?;
     let baseline = side_table(&options.from, "baseline");
-    let has_baseline = context.dir.table(&baseline).exists();
+    let has_baseline = baseline_table(&context.pipeline, options);
     let session = context.session(&[options.from.clone(), labels.clone()]).await?;
 
     let clips = clips(&session, name, options, &labels).await?;
@@ -81,21 +137,21 @@ pub async fn run(context: &Context, name: &str, options: &Probe) -> Result<Outco
         let found = answer.map_err(|panic| stage.error(format!("a probe panicked: {panic}")))??;
         results.extend(found.into_iter().map(|result| Scored { task, space, result }));
     }
-    let rows = context.store_batch(name, name, figures(&spaces, &results)?)?;
+    context.store_batch(job, name, figures(&spaces, &results)?)?;
     let predictions = side_table(name, "predictions");
-    context.store_batch(name, &predictions, predictions_batch(&clips, &spaces, &results)?)?;
+    context.store_batch(job, &predictions, predictions_batch(&clips, &spaces, &results)?)?;
     stage.bar.finish();
-    let mut outcome = Outcome::rows(rows, format!("{} clips", clips.names.len()));
+    let mut outcome = Outcome::note(format!("{} clips", clips.names.len()));
     outcome.side_tables.push(predictions);
     Ok(outcome)
 }
 
 /// The table with the labels: named by the options, else the one that was embedded.
-fn labels_table(context: &Context, name: &str, options: &Probe) -> Result<String, RunError> {
+fn labels_table(pipeline: &Pipeline, name: &str, options: &Probe) -> Result<String, RunError> {
     if let Some(labels) = &options.labels {
         return Ok(labels.clone());
     }
-    match context.pipeline.stages.get(&options.from) {
+    match pipeline.stages.get(&options.from) {
         Some(Stage::Embed(embed)) => Ok(embed.from.clone()),
         _ => Err(RunError::stage(name, format!("`{}` is no embed stage", options.from))),
     }

@@ -5,19 +5,31 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use futures::{StreamExt, stream};
 use loev_ops::labels::{intervals_column, intervals_type, times_column, times_type};
 use loev_ops::mir::Mode;
 use loev_ops::synth::{ClipSpec, Score};
 
 use super::Outcome;
-use super::clips::store;
+use super::clips::{self, shard_of};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI};
+use crate::exec::write::TableWriter;
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::Recipe;
+use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
+use crate::spec::Kind;
 use crate::spec::stage::Synth;
 
 /// Clips whose labels one job of the pool works out.
-const CHUNK: u64 = 256;
+const CHUNK: usize = 256;
+/// Clips whose names have the same number of digits, and so the order of their numbers.
+const NUMBERED: u64 = 1_000_000;
+
+fn clip_id(index: u64) -> String {
+    format!("synth-{index:06}")
+}
 
 fn schema() -> SchemaRef {
     let text = |name: &str| Field::new(name, DataType::Utf8, false);
@@ -54,7 +66,7 @@ fn rows(specs: &[ClipSpec]) -> Result<RecordBatch, RunError> {
         instruments.append(true);
     }
     let columns = vec![
-        text(specs.iter().map(|spec| format!("synth-{:06}", spec.index)).collect()),
+        text(specs.iter().map(|spec| clip_id(spec.index)).collect()),
         text(specs.iter().map(ClipSpec::uri).collect()),
         number(specs.iter().map(|spec| spec.seconds).collect()),
         text(scores.iter().map(|score| score.key.name()).collect()),
@@ -69,34 +81,66 @@ fn rows(specs: &[ClipSpec]) -> Result<RecordBatch, RunError> {
     Ok(RecordBatch::try_new(schema(), columns)?)
 }
 
-/// Writes the clips of a `synth` stage.
+/// What a `synth` stage has to make.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Synth) -> Work {
+    let seed = options.seed.unwrap_or(inputs.pipeline.seed);
+    let recipe = Recipe::new(Kind::Synth, 1)
+        .options(options, &["seed", "shards"])
+        .with("seed", seed)
+        .with("music", loev_ops::synth::VERSION);
+    let shards = clips::shards(name, &recipe, options.shards, |_| String::new());
+    Work::each(recipe.with("shards", options.shards), shards)
+}
+
+/// The clips of each shard, in the order of their names.
+fn clips_by_shard(clips: u64, shards: u32) -> Vec<Vec<u64>> {
+    let mut of_shard = vec![Vec::new(); shards as usize];
+    for index in 0..clips {
+        if let Some(shard) = of_shard.get_mut(shard_of(&clip_id(index), shards) as usize) {
+            shard.push(index);
+        }
+    }
+    if clips > NUMBERED {
+        of_shard.iter_mut().for_each(|shard| shard.sort_by_cached_key(|index| clip_id(*index)));
+    }
+    of_shard
+}
+
+/// Writes the clips of a `synth` stage, chunk by chunk: memory does not grow with their number.
 ///
 /// # Errors
 /// When the table cannot be written.
-pub async fn run(context: &Context, name: &str, options: &Synth) -> Result<Outcome, RunError> {
-    let stage = context.stage(name, options.clips, "clips");
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Synth) -> Result<Outcome, RunError> {
+    let todo = job.todo(name);
+    let of_shard = clips_by_shard(options.clips, options.shards);
+    let clips_of = |shard: &Shard| -> &[u64] {
+        let number = clips::number_of(&shard.file).and_then(|number| of_shard.get(number as usize));
+        number.map(Vec::as_slice).unwrap_or_default()
+    };
+    let stage = context.stage(name, todo.iter().map(|shard| clips_of(shard).len() as u64).sum(), "clips");
     let seed = options.seed.unwrap_or(context.pipeline.seed);
-    let mut answers = Vec::new();
-    for from in (0..options.clips).step_by(CHUNK as usize) {
-        let (stage, seconds) = (stage.clone(), options.seconds);
-        let to = (from + CHUNK).min(options.clips);
-        answers.push(context.pool.submit(move || {
+    let dir = context.dir.create_table(name)?;
+    let schema = clips::with_shard_field(&schema());
+    for shard in &todo {
+        let number = clips::number_of(&shard.file).unwrap_or_default();
+        let mut writer = TableWriter::create(&dir.join(&shard.file), &schema)?;
+        let chunks = clips_of(shard).chunks(CHUNK).map(|indices| {
+            let seconds = options.seconds;
+            let specs: Vec<_> =
+                indices.iter().map(|index| ClipSpec { seed, index: *index, seconds }).collect();
+            context.pool.submit(move || rows(&specs))
+        });
+        let mut composed = stream::iter(chunks).buffered(2 * context.pool.threads());
+        while let Some(answer) = composed.next().await {
             stage.interrupt.check()?;
-            let specs: Vec<_> = (from..to).map(|index| ClipSpec { seed, index, seconds }).collect();
-            stage.bar.add(to - from);
-            rows(&specs)
-        }));
+            let answer = answer.map_err(|_| RunError::Interrupted)?;
+            let rows = answer.map_err(|panic| stage.error(format!("the composer panicked: {panic}")))??;
+            stage.bar.add(rows.num_rows() as u64);
+            writer.write(clips::with_shard(&rows, &schema, number)?)?;
+        }
+        job.enter(writer.finish()?.receipt(name, &shard.recipe, Vec::new()))?;
     }
-    let mut batches = Vec::new();
-    for answer in answers {
-        let answer = answer.await.map_err(|_| RunError::Interrupted)?;
-        batches.push(answer.map_err(|panic| stage.error(format!("the composer panicked: {panic}")))??);
-    }
-    let shards = options.shards;
-    let rows = store(context, name, &schema(), &batches, shards)?;
     stage.bar.finish();
-    Ok(Outcome::rows(
-        rows,
-        format!("{shards} shards, {:.1} h of audio", options.seconds * rows as f64 / 3600.0),
-    ))
+    let hours = options.seconds * options.clips as f64 / 3600.0;
+    Ok(Outcome::note(format!("{} shards, {hours:.1} h of audio", options.shards)))
 }

@@ -3,25 +3,26 @@
 //! The trainer runs on the device's thread and takes batches from [`Lanes`]; the lanes drive query
 //! plans that shuffle, render and extract features (see [`crate::exec`]).
 
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
-use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
-use loev_models::checkpoint;
-use loev_models::train::{StepMetrics, TrainBatch, TrainConfig};
-use loev_models::{Device, Method, Model, ModelConfig, ModelError};
+use loev_models::train::{TrainBatch, Training};
+use loev_models::{Device, Method, ModelConfig};
 use loev_ops::chain::Chain;
-use loev_ops::draw_table::chain_metadata;
+use loev_ops::draw_table::{chain_metadata, draw_fields};
 use loev_ops::rng::Key;
 use tokio::runtime::Handle;
 
 use super::curve::{self, Curve};
-use super::views::{by_epoch, chain_of, segments_per_batch};
-use super::{CHAIN_NOTE, Outcome};
+use super::states::{RECIPE_NOTE, States};
+use super::views::{audio_behind, by_epoch, chain_of, segments_per_batch};
+use super::{CHAIN_NOTE, Content, Outcome};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::batch::{BatchOp, BatchPlan};
@@ -30,51 +31,81 @@ use crate::exec::lanes::Lanes;
 use crate::exec::pool::Pool;
 use crate::exec::render::{Output, RenderOp};
 use crate::exec::scan::{Table, TableFile};
-use crate::run::context::Context;
+use crate::exec::write::Written;
+use crate::resume::fault;
+use crate::resume::journal::Artifact;
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::Recipe;
+use crate::resume::work::{Job, Work};
+use crate::run::context::{Context, shard_file};
+use crate::run::dir::RunDir;
+use crate::run::memory::Budget;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::Train;
+use crate::spec::{Kind, Stage};
 
-/// Trains the model of a `train` stage.
+/// What a `train` stage has to make.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Train) -> Result<Work, RunError> {
+    let mut recipe = Recipe::new(Kind::Train, 1)
+        .options(options, &["from", "checkpoints"])
+        .with("seed", inputs.pipeline.seed)
+        .with("stage", name)
+        .with("music", loev_ops::synth::VERSION);
+    if let Some(Stage::Views(views)) = inputs.pipeline.stages.get(&options.from) {
+        let chain = views.chain();
+        let mut columns = inputs.audio_columns(&options.from)?;
+        let drawn = draw_fields(&chain);
+        columns.extend(drawn.iter().map(|field| field.name().as_str()));
+        let from = Content { digest: inputs.content(&options.from, Some(&columns))? };
+        let audio = Content { digest: audio_behind(inputs, &options.from, &chain)? };
+        recipe = recipe.with("from", from).with("audio", audio).with("chain", chain);
+    }
+    Ok(Work::whole(recipe))
+}
+
+/// Trains the model of a `train` stage, from the last state that an earlier run left for it.
 ///
 /// # Errors
 /// When the views do not fit the options, no batch can be made, or training fails.
-pub async fn run(context: &Context, name: &str, options: &Train) -> Result<Outcome, RunError> {
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Train) -> Result<Outcome, RunError> {
     let stage = context.stage(name, options.training.steps as u64, "steps");
     let views = context.table(&options.from)?;
     let chain = chain_of(&options.from, &views.schema)?;
     let config = model_config(&stage, options, &chain, context.pipeline.seed)?;
-    let heads = config.subspaces.clone();
-    let feed =
-        Feed::new(&stage, options, views, chain.clone(), Arc::clone(&context.pool), context.key(name))?;
+    let feed = Feed::new(&stage, options, views, chain.clone(), context, context.key(name))?;
     let batches_per_epoch = feed.batches_per_pass();
 
-    let curve = Curve::create(context, name, &heads)?;
-    let lanes = {
-        let runtime = Handle::current();
-        let heads = heads.len();
-        Lanes::start(options.lanes, move |lane, send| feed.drive(lane, heads, &runtime, send))?
-    };
-    let (train, device) = (options.training.clone(), context.device.clone());
-    let checkpoint = context.dir.checkpoint(name);
-    let trainer = stage.clone();
-    let work = move || {
-        train_on(lanes, config, &train, &device, curve, &trainer, |model| {
-            let chain = (CHAIN_NOTE.to_owned(), chain_metadata(&chain).1);
-            checkpoint::save(model, &checkpoint, &[chain].into_iter().collect())
-        })
+    let states = States::open(context.dir.states(name), &job.recipe, &options.checkpoints)?;
+    let table = context.dir.create_table(name)?.join(shard_file(0));
+    let work = {
+        let (runtime, trainer) = (Handle::current(), stage.clone());
+        let (options, device) = (options.clone(), context.device.clone());
+        let (checkpoint, recipe) = (context.dir.checkpoint(name), job.recipe.clone());
+        let notes = BTreeMap::from([
+            (CHAIN_NOTE.to_owned(), chain_metadata(&chain).1),
+            (RECIPE_NOTE.to_owned(), recipe),
+        ]);
+        move || {
+            train_on(feed, config, &options, &device, states, &trainer, &runtime, &table, &checkpoint, &notes)
+        }
     };
     let answer = context.device_pool.submit(work).await.map_err(|_| RunError::Interrupted)?;
     let trained = answer.map_err(|panic| stage.error(format!("the trainer panicked: {panic}")))??;
     stage.bar.finish();
-    context.write_receipts(name, name, &[trained.curve])?;
+    job.enter(trained.curve.receipt(name, &job.recipe, Vec::new()))?;
 
+    let path = RunDir::relative_checkpoint(name);
+    let bytes = std::fs::metadata(context.dir.checkpoint(name)).map(|found| found.len()).unwrap_or_default();
     let note = format!(
         "{} parameters, {:.0} views/s, waiting for data {:.0}% of the time, {batches_per_epoch} batches an epoch",
         trained.parameters,
         trained.views as f64 / trained.seconds.max(1e-9),
         100.0 * trained.waiting / trained.seconds.max(1e-9),
     );
-    Ok(Outcome::rows(trained.steps, note))
+    Ok(Outcome { artifacts: vec![Artifact { path, bytes, digest: trained.digest }], ..Outcome::note(note) })
 }
 
 fn model_config(
@@ -109,6 +140,7 @@ struct Feed {
     chain: Chain,
     options: Train,
     pool: Arc<Pool>,
+    budget: Arc<Budget>,
     key: Key,
     stage: StageHandle,
 }
@@ -119,7 +151,7 @@ impl Feed {
         options: &Train,
         views: Table,
         chain: Chain,
-        pool: Arc<Pool>,
+        context: &Context,
         key: Key,
     ) -> Result<Self, RunError> {
         let per_segment = chain.views_per_segment();
@@ -130,7 +162,8 @@ impl Feed {
                 options.batch
             )));
         }
-        let feed = Self { views, chain, options: options.clone(), pool, key, stage: stage.clone() };
+        let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
+        let feed = Self { views, chain, options: options.clone(), pool, budget, key, stage: stage.clone() };
         if feed.batches_per_pass() == 0 {
             return Err(stage.error(format!(
                 "a batch takes {} segments, but an epoch of `{}` has only {}; use a smaller batch or more clips",
@@ -152,23 +185,33 @@ impl Feed {
         self.segments_of(0) / segments_per_batch(&self.options, &self.chain).max(1)
     }
 
-    /// The plan of pass `pass`: one partition per lane. Passes beyond the stored epochs begin again
-    /// with the first, in another order.
-    fn plan(&self, pass: u64) -> Result<Arc<dyn ExecutionPlan>, RunError> {
+    /// The plan of pass `pass` from its batch `skip` on: one partition per lane. Passes beyond the stored epochs begin
+    /// again with the first, in another order. What was trained on already is not read again, but for less than a file
+    /// of narrow rows.
+    fn plan(&self, pass: u64, skip: u64) -> Result<Arc<dyn ExecutionPlan>, RunError> {
         let epochs = by_epoch(&self.views);
         let mut files: Vec<&TableFile> = epochs[pass as usize % epochs.len()].clone();
         let key = self.key.with(pass);
         key.with_str("shards").rng().shuffle(&mut files);
         let lanes = self.options.lanes.max(1);
-        let scan = self.views.scan(&vec![files; lanes])?;
-        let batches = BatchPlan {
+        let mut batches = BatchPlan {
             views: self.chain.views_per_segment(),
             segments: segments_per_batch(&self.options, &self.chain) as usize,
             window: self.options.shuffle_window,
             lanes,
             key: key.with_str("window"),
             first: pass * self.batches_per_pass(),
+            skip,
+            left_out: 0,
         };
+        let mut from = 0;
+        while let Some(file) = files.get(from)
+            && batches.left_out + file.rows <= batches.skipped_rows()
+        {
+            batches.left_out += file.rows;
+            from += 1;
+        }
+        let scan = self.views.scan(&vec![files.split_off(from.min(files.len())); lanes])?;
         let batches = PartitionExec::over(BatchOp::new(batches, Arc::clone(&self.views.schema)), scan);
         let render = RenderOp::new(
             &self.views.schema,
@@ -176,22 +219,26 @@ impl Feed {
             Output::Features(self.options.front_end.clone()),
             self.options.batch,
             Arc::clone(&self.pool),
+            Arc::clone(&self.budget),
             self.stage.clone(),
         );
         Ok(PartitionExec::over(render, batches))
     }
 
-    /// Runs on the thread of `lane`: sends its batches until nobody listens.
+    /// Runs on the thread of `lane`: sends its batches, from batch `from` of the training on, until nobody listens.
     fn drive(
         &self,
         lane: usize,
+        from: u64,
         heads: usize,
         runtime: &Handle,
         send: &mut dyn FnMut(TrainBatch) -> bool,
     ) -> Result<(), RunError> {
-        for pass in 0.. {
-            let plan = self.plan(pass)?;
-            let mut batches = plan.execute(lane, Arc::new(TaskContext::default()))?;
+        let per_pass = self.batches_per_pass().max(1);
+        let mut skip = from % per_pass;
+        for pass in from / per_pass.. {
+            let plan = self.plan(pass, std::mem::take(&mut skip))?;
+            let mut batches = plan.execute(lane, self.budget.task())?;
             while let Some(batch) = runtime.block_on(batches.next()) {
                 if !send(train_batch(&batch?, heads)?) {
                     return Ok(());
@@ -220,60 +267,88 @@ fn train_batch(rows: &RecordBatch, heads: usize) -> Result<TrainBatch, RunError>
     })
 }
 
-/// What a finished training did.
+/// What a finished training did, in this process.
 struct Trained {
     parameters: usize,
-    steps: u64,
     views: u64,
     seconds: f64,
     waiting: f64,
-    curve: RecordBatch,
+    curve: Written,
+    digest: String,
 }
 
 /// Runs on the device's thread.
+#[expect(clippy::too_many_arguments, reason = "one caller, which hands over what the thread owns")]
 fn train_on(
-    mut lanes: Lanes<TrainBatch>,
+    feed: Feed,
     config: ModelConfig,
-    train: &TrainConfig,
+    options: &Train,
     device: &Device,
-    mut rows: Curve,
+    mut states: States,
     stage: &StageHandle,
-    save: impl FnOnce(&Model) -> Result<(), ModelError>,
+    runtime: &Handle,
+    table: &Path,
+    checkpoint: &Path,
+    notes: &BTreeMap<String, String>,
 ) -> Result<Trained, RunError> {
-    let (mut feed_error, mut curve_error) = (None, None);
-    let (mut steps, mut views, mut seconds, mut waiting) = (0, 0, 0.0, 0.0);
-    let model = loev_models::train::train(
-        config,
-        train,
-        device,
-        &mut || {
-            Ok(lanes.take_next().unwrap_or_else(|error| {
-                feed_error = Some(error);
-                None
-            }))
-        },
-        &mut |step: &StepMetrics| {
-            steps += 1;
-            views += step.views as u64;
-            seconds += curve::seconds(step);
-            waiting += step.wait_seconds;
-            stage.bar.note(format!("loss {:.3}, {:.0} views/s", step.loss, views as f64 / seconds.max(1e-9)));
-            stage.bar.add(1);
-            curve_error = rows.push(step).err();
-            if curve_error.is_some() || stage.interrupt.requested() {
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        },
-    );
-    drop(lanes);
-    // What stopped the feed or the curve explains what the trainer then says.
-    if let Some(error) = feed_error.or(curve_error) {
-        return Err(error);
+    let heads = config.subspaces.clone();
+    let mut training = match states.resume(&config, &options.training, device, stage)? {
+        Some(training) => training,
+        None => Training::new(config, &options.training, device)?,
+    };
+    let mut curve = Curve::resume(states.dir(), &heads, training.steps())?;
+    stage.bar.add(training.steps() as u64);
+    if training.steps() > 0 {
+        tracing::info!(stage = &*stage.name, step = training.steps(), "training goes on from a state");
     }
-    stage.interrupt.check()?;
-    let model = model?;
-    save(&model)?;
-    let curve = rows.finish()?;
-    Ok(Trained { parameters: model.parameters(), steps, views, seconds, waiting, curve })
+    let mut lanes = {
+        let (heads, runtime, from) = (heads.len(), runtime.clone(), training.steps());
+        let drive = move |lane: usize, send: &mut dyn FnMut(TrainBatch) -> bool| {
+            feed.drive(lane, from as u64, heads, &runtime, send)
+        };
+        Lanes::start(options.lanes, from, drive)?
+    };
+    let mut take = || -> Result<Option<(TrainBatch, f64)>, RunError> {
+        let start = Instant::now();
+        Ok(lanes.take_next()?.map(|batch| (batch, start.elapsed().as_secs_f64())))
+    };
+    // The statistics are fitted on the first batches, which are then trained on like the others.
+    let mut first = VecDeque::new();
+    while first.len() < training.needs_statistics() {
+        let Some((batch, wait)) = take()? else { break };
+        first.push_back((batch, wait));
+    }
+    if training.needs_statistics() > 0 {
+        let batches: Vec<TrainBatch> = first.iter().map(|(batch, _)| batch.clone()).collect();
+        training.fit(&batches)?;
+    }
+    let (mut views, mut seconds, mut waiting) = (0, 0.0, 0.0);
+    while training.steps() < options.training.steps {
+        let next = match first.pop_front() {
+            Some(ready) => Some(ready),
+            None => take()?,
+        };
+        let Some((batch, wait)) = next else { break };
+        let mut step = training.step(batch)?;
+        step.wait_seconds = wait;
+        views += step.views as u64;
+        seconds += curve::seconds(&step);
+        waiting += wait;
+        curve.push(&step);
+        stage.bar.note(format!("loss {:.3}, {:.0} views/s", step.loss, views as f64 / seconds.max(1e-9)));
+        stage.bar.add(1);
+        let last = training.steps() == options.training.steps;
+        let interrupted = stage.interrupt.requested();
+        if !last && (interrupted || training.steps().is_multiple_of(options.checkpoints.every)) {
+            states.save(&training, &mut curve, notes, stage)?;
+        }
+        stage.interrupt.check()?;
+    }
+    drop(lanes);
+    fault::io("model.save").map_err(RunError::io("cannot write", checkpoint))?;
+    // The recipe is of this run; a model must not depend on how often it was stopped, nor on what it is called.
+    let chain = notes.iter().filter(|(name, _)| *name == CHAIN_NOTE);
+    let digest = training.save_model(checkpoint, &chain.map(|(k, v)| (k.clone(), v.clone())).collect())?;
+    let curve = curve.finish(table)?;
+    Ok(Trained { parameters: training.model().parameters(), views, seconds, waiting, curve, digest })
 }

@@ -11,67 +11,141 @@ use loev_ops::draw_table::chain_from_metadata;
 use loev_ops::labels::view_type;
 use loev_ops::views::{Pool, PoolClip, Pools};
 
-use super::{Outcome, side_table};
+use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI, number, required, text};
 use crate::exec::draw::{DrawOp, Plan};
 use crate::exec::render::{Output, RenderOp};
 use crate::exec::scan::{Table, TableFile};
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::{Recipe, combined};
+use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
-use crate::spec::Stage;
 use crate::spec::stage::{Epochs, LabelKind, Train, Views};
+use crate::spec::{Kind, Stage};
 
-/// Rows of audio that one partition renders at a time.
-const AUDIO_ROWS: usize = 16;
+/// What determines each of a stage's views, beside the clip and the epoch.
+fn recipe(inputs: &Inputs<'_>, name: &str, options: &Views, chain: &Chain) -> Result<Recipe, RunError> {
+    let operators: BTreeMap<&str, u32> =
+        chain.operators().into_iter().map(|spec| (spec.name(), spec.def().version)).collect();
+    let mut partners = BTreeMap::new();
+    for stage in chain.partner_stages() {
+        let digest = inputs.content(stage, Some(&[CLIP_ID, URI, SECONDS]))?;
+        partners.insert(stage, Content { digest });
+    }
+    Ok(Recipe::new(Kind::Views, 1)
+        .options(options, &["from", "epochs", "materialize"])
+        .with("operators", operators)
+        .with("partners", partners)
+        .with("seed", inputs.pipeline.seed)
+        .with("stage", name))
+}
+
+/// What a `views` stage has to make: one file for each epoch and shard.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Views) -> Result<Work, RunError> {
+    let chain = options.chain();
+    let clips = inputs.files(&options.from)?;
+    let epochs = epochs(inputs, name, options, &chain)?;
+    let recipe = recipe(inputs, name, options, &chain)?;
+    let audio = match options.materialize {
+        true => Some(audio_behind(inputs, &options.from, &chain)?),
+        false => None,
+    };
+    let mut shards = Vec::new();
+    let tables = std::iter::once((name.to_owned(), None));
+    for (table, audio) in tables.chain(audio.iter().map(|audio| (side_table(name, "audio"), Some(audio)))) {
+        for epoch in 0..epochs {
+            for clip in clips {
+                let file = epoch_file(epoch, &clip.file);
+                let mut parts = vec![file.as_str(), clip.digest.as_str()];
+                parts.extend(audio.iter().flat_map(|audio| ["audio", audio.as_str()]));
+                let recipe = recipe.shard(&parts);
+                shards.push(Shard { table: table.clone(), file, recipe });
+            }
+        }
+    }
+    let from = Content { digest: inputs.content(&options.from, None)? };
+    let recipe = recipe
+        .with("from", from)
+        .with("epochs", epochs)
+        .with("audio", audio.map(|digest| Content { digest }));
+    Ok(Work::each(recipe, shards))
+}
+
+/// What the sound of views depends on beside their rows.
+pub fn audio_behind(inputs: &Inputs<'_>, table: &str, chain: &Chain) -> Result<String, RunError> {
+    let mut parts = vec![inputs.audio(table)?];
+    for stage in chain.partner_stages() {
+        parts.push(inputs.content(stage, Some(&inputs.audio_columns(stage)?))?);
+        parts.push(inputs.audio(stage)?);
+    }
+    Ok(combined(parts.iter().map(String::as_str)))
+}
+
+fn epoch_file(epoch: u32, clips: &str) -> String {
+    format!("epoch-{epoch:04}.{clips}")
+}
+
+/// The epoch of a file of views, and the file of its clips.
+fn parts_of(file: &str) -> Option<(u32, &str)> {
+    let (epoch, clips) = file.strip_prefix("epoch-")?.split_once('.')?;
+    Some((epoch.parse().ok()?, clips))
+}
 
 /// Writes the draws of a `views` stage: one file for each epoch and shard.
 ///
 /// # Errors
 /// When the input lacks a column, the operators do not fit, or a table cannot be written.
-pub async fn run(context: &Context, name: &str, options: &Views) -> Result<Outcome, RunError> {
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Views) -> Result<Outcome, RunError> {
     let chain = options.chain();
     let clips = context.table(&options.from)?;
-    let epochs = epochs(context, name, options, &chain, clips.rows());
-    let stage = context.stage(name, clips.rows() * u64::from(epochs), "clips drawn");
-
-    let mut partitions = Vec::new();
-    let (mut files, mut epoch_of) = (Vec::new(), Vec::new());
-    for epoch in 0..epochs {
-        for file in &clips.files {
-            partitions.push(vec![file]);
-            files.push(format!("epoch-{epoch:04}.{}", file.name()));
-            epoch_of.push(epoch);
-        }
+    let todo = job.todo(name);
+    let (mut partitions, mut epoch_of) = (Vec::new(), Vec::new());
+    for shard in &todo {
+        let (epoch, file) = parts_of(&shard.file).unwrap_or_default();
+        partitions.push(vec![clips.file(file)?]);
+        epoch_of.push(epoch);
     }
-    let pools = pools(context, name, &chain)?;
+    let rows = partitions.iter().flatten().map(|file| file.rows).sum();
+    let stage = context.stage(name, rows, "clips drawn");
+    let pools = pools_of(name, &chain, &|table| context.table(table))?;
     let plan = Plan::Views { segments: options.segments, epochs: epoch_of, pools };
     let labels = options.labels.clone().unwrap_or_else(|| usual_labels(&clips.schema));
     let draw = DrawOp::new(&clips.schema, chain.clone(), plan, context.key(name), &labels, stage.clone())?;
     let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
-    let rows = context.store(name, name, files, plan).await?;
+    context.store(job, &stage, todo, plan).await?;
     stage.bar.finish();
 
-    let mut outcome = Outcome::rows(
-        rows,
-        format!(
-            "{epochs} epochs, {} views a segment, heads {}",
-            chain.views_per_segment(),
-            chain.heads().join(", ")
-        ),
-    );
+    let views = context.table(name)?;
+    let mut outcome = Outcome::note(format!(
+        "{} epochs, {} views a segment, heads {}",
+        by_epoch(&views).len(),
+        chain.views_per_segment(),
+        chain.heads().join(", ")
+    ));
     if options.materialize {
-        outcome.side_tables.push(materialize(context, name, &chain).await?);
+        outcome.side_tables.push(materialize(context, job, name, &views, &chain).await?);
     }
     Ok(outcome)
 }
 
-/// The clips of the stages that second recordings are drawn from.
-fn pools(context: &Context, name: &str, chain: &Chain) -> Result<Pools, RunError> {
+/// The clips of the stages that second recordings are drawn from. `table` opens the table of a stage.
+///
+/// # Errors
+/// When a table cannot be read, or has no clip.
+pub fn pools_of(
+    name: &str,
+    chain: &Chain,
+    table: &dyn Fn(&str) -> Result<Table, RunError>,
+) -> Result<Pools, RunError> {
     let mut pools = Pools::new();
     for stage in chain.partner_stages() {
         let mut clips = Vec::new();
-        for batch in context.table(stage)?.read(&[CLIP_ID, URI, SECONDS])? {
+        for batch in table(stage)?.read(&[CLIP_ID, URI, SECONDS])? {
             let (ids, uris, seconds) = (text(&batch, CLIP_ID)?, text(&batch, URI)?, number(&batch, SECONDS)?);
             for row in 0..batch.num_rows() {
                 clips.push(PoolClip {
@@ -91,34 +165,48 @@ fn pools(context: &Context, name: &str, chain: &Chain) -> Result<Pools, RunError
 }
 
 /// Renders every view of the stage into `<name>_audio`.
-async fn materialize(context: &Context, name: &str, chain: &Chain) -> Result<String, RunError> {
+async fn materialize(
+    context: &Context,
+    job: &Job,
+    name: &str,
+    views: &Table,
+    chain: &Chain,
+) -> Result<String, RunError> {
     let table = side_table(name, "audio");
-    let views = context.table(name)?;
-    let stage = context.stage(name, 0, "views rendered");
-    let partitions: Vec<Vec<&TableFile>> = views.files.iter().map(|file| vec![file]).collect();
-    let pool = Arc::clone(&context.pool);
-    let render = RenderOp::new(&views.schema, chain.clone(), Output::Audio, AUDIO_ROWS, pool, stage.clone());
+    let todo = job.todo(&table);
+    let partitions =
+        todo.iter().map(|shard| Ok(vec![views.file(&shard.file)?])).collect::<Result<Vec<_>, RunError>>()?;
+    let rows = partitions.iter().flatten().map(|file| file.rows).sum();
+    let stage = context.stage(name, rows, "views rendered");
+    let render = RenderOp::new(
+        &views.schema,
+        chain.clone(),
+        Output::Audio,
+        context.rows,
+        Arc::clone(&context.pool),
+        Arc::clone(&context.budget),
+        stage.counting(),
+    );
     let plan = PartitionExec::over(render, views.scan(&partitions)?);
-    let files = views.files.iter().map(TableFile::name).collect();
-    context.store(name, &table, files, plan).await?;
+    context.store(job, &stage, todo, plan).await?;
     stage.bar.finish();
     Ok(table)
 }
 
 /// Epochs to draw: what the pipeline says, else what the training stages consume.
-fn epochs(context: &Context, name: &str, options: &Views, chain: &Chain, clips: u64) -> u32 {
+fn epochs(inputs: &Inputs<'_>, name: &str, options: &Views, chain: &Chain) -> Result<u32, RunError> {
     if let Epochs::Count(epochs) = options.epochs {
-        return epochs;
+        return Ok(epochs);
     }
-    let consumed = context.pipeline.stages.values().filter_map(|stage| match stage {
+    let segments = inputs.rows(&options.from)? * u64::from(options.segments);
+    let consumed = inputs.pipeline.stages.values().filter_map(|stage| match stage {
         Stage::Train(train) if train.from == name => {
-            let segments = clips * u64::from(options.segments);
             let batches = segments / segments_per_batch(train, chain).max(1);
             u32::try_from((train.training.steps as u64).div_ceil(batches.max(1))).ok()
         }
         _ => None,
     });
-    consumed.max().unwrap_or(1).max(1)
+    Ok(consumed.max().unwrap_or(1).max(1))
 }
 
 /// The columns that change with a view when the pipeline names none: of the usual names and of types that fit.

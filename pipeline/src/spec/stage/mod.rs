@@ -4,6 +4,7 @@
 //! default, its garde range the check, and its type the JSON Schema. There is no second list.
 
 mod embed;
+mod features;
 mod files;
 mod probe;
 mod sql;
@@ -16,11 +17,12 @@ use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 
 pub use embed::Embed;
+pub use features::Features;
 pub use files::{ClipLimits, Files};
 pub use probe::Probe;
 pub use sql::Sql;
 pub use synth::Synth;
-pub use train::Train;
+pub use train::{Checkpoints, Train};
 pub use views::{Epochs, LabelKind, Views};
 
 use loev_models::probe::ProbeConfig;
@@ -42,6 +44,8 @@ pub enum Kind {
     Sql,
     /// Augmented views of segments.
     Views,
+    /// Stored features of views or clips.
+    Features,
     /// Contrastive training of an encoder.
     Train,
     /// Embeddings of every clip.
@@ -52,8 +56,16 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 7] =
-        [Self::Files, Self::Synth, Self::Sql, Self::Views, Self::Train, Self::Embed, Self::Probe];
+    pub const ALL: [Self; 8] = [
+        Self::Files,
+        Self::Synth,
+        Self::Sql,
+        Self::Views,
+        Self::Features,
+        Self::Train,
+        Self::Embed,
+        Self::Probe,
+    ];
 
     /// The key in YAML.
     pub fn name(self) -> &'static str {
@@ -62,6 +74,7 @@ impl Kind {
             Self::Synth => "synth",
             Self::Sql => "sql",
             Self::Views => "views",
+            Self::Features => "features",
             Self::Train => "train",
             Self::Embed => "embed",
             Self::Probe => "probe",
@@ -88,6 +101,8 @@ pub enum Stage {
     Sql(Sql),
     /// See [`Views`].
     Views(Views),
+    /// See [`Features`].
+    Features(Features),
     /// See [`Train`]. Boxed: an encoder's options take more room than all the others.
     Train(Box<Train>),
     /// See [`Embed`].
@@ -105,6 +120,7 @@ impl Stage {
             Self::Sql(_) => Kind::Sql,
             Self::Views(_) => Kind::Views,
             Self::Train(_) => Kind::Train,
+            Self::Features(_) => Kind::Features,
             Self::Embed(_) => Kind::Embed,
             Self::Probe(_) => Kind::Probe,
         }
@@ -121,6 +137,7 @@ impl Stage {
                 let partners = base.chain(variant).filter_map(|(list, spec)| Some((list, spec.from()?)));
                 std::iter::once(("from", views.from.as_str())).chain(partners).collect()
             }
+            Self::Features(features) => vec![("from", features.from.as_str())],
             Self::Train(train) => vec![("from", train.from.as_str())],
             Self::Embed(embed) => vec![("from", embed.from.as_str()), ("model", embed.model.as_str())],
             Self::Probe(probe) => {
@@ -144,6 +161,7 @@ impl Stage {
     pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
         const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
         match (kind, option) {
+            (Kind::Features, "from") => &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views],
             (Kind::Train, "from") => &[Kind::Views],
             (Kind::Embed, "model") => &[Kind::Train],
             (Kind::Probe, "from") => &[Kind::Embed],
@@ -159,6 +177,7 @@ impl Stage {
             Self::Sql(sql) => sql.validate(),
             Self::Views(views) => views.validate(),
             Self::Train(train) => train.validate(),
+            Self::Features(features) => features.validate(),
             Self::Embed(embed) => embed.validate(),
             Self::Probe(probe) => probe.validate(),
         }
@@ -173,6 +192,7 @@ impl Stage {
             Kind::Synth => Self::Synth(reader.read(node, path, label, plain)?),
             Kind::Sql => Self::Sql(reader.read(node, path, label, plain)?),
             Kind::Views => Self::Views(reader.read(node, path, label, plain)?),
+            Kind::Features => Self::Features(reader.read(node, path, label, plain)?),
             Kind::Embed => Self::Embed(reader.read(node, path, label, plain)?),
             Kind::Train => {
                 let others = schema::option_names::<TrainConfig>();
@@ -199,6 +219,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Sql => Sql::json_schema(generator),
         Kind::Views => Views::json_schema(generator),
         Kind::Train => schema::merged::<Train, TrainConfig>(generator),
+        Kind::Features => Features::json_schema(generator),
         Kind::Embed => Embed::json_schema(generator),
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
     }

@@ -50,11 +50,38 @@ pub struct Train {
     #[garde(range(min = 1, max = 10_000_000))]
     #[schemars(extend("x-unit" = "segments"))]
     pub shuffle_window: usize,
+    /// States to go on from when training is stopped. They do not change its result.
+    #[serde(default)]
+    #[garde(dive)]
+    pub checkpoints: Checkpoints,
     /// The optimiser's options, read from the same map.
     #[serde(flatten, skip_deserializing)]
     #[schemars(skip)]
     #[garde(dive)]
     pub training: TrainConfig,
+}
+
+/// When the state of a training is written, and which are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Validate)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Steps from one state to the next.
+    #[garde(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-unit" = "steps"))]
+    pub every: usize,
+    /// States kept while training goes on: the last ones.
+    #[garde(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 1000))]
+    pub keep: usize,
+    /// Also keep, as `checkpoints/NAME/best.safetensors`, the model with the lowest mean loss between two states.
+    #[garde(skip)]
+    pub best: bool,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Self { every: 100, keep: 2, best: true }
+    }
 }
 
 impl Train {
@@ -88,6 +115,6 @@ fn default_window() -> usize {
     4096
 }
 
-fn check_front_end(front_end: &FrontEnd, _context: &()) -> garde::Result {
+pub(super) fn check_front_end(front_end: &FrontEnd, _context: &()) -> garde::Result {
     front_end.validate().map_err(garde::Error::new)
 }

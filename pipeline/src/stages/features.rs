@@ -1,0 +1,147 @@
+//! `features`: stored log-mel features of views or of segments of clips.
+
+use std::sync::Arc;
+
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::ProjectionExec;
+use indexmap::IndexMap;
+use loev_ops::draw_table::draw_fields;
+use loev_ops::features::FrontEnd;
+
+use super::views::{audio_behind, chain_of};
+use super::{Content, Outcome, side_table};
+use crate::error::RunError;
+use crate::exec::PartitionExec;
+use crate::exec::columns::CLIP_ID;
+use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
+use crate::exec::featurise::FeaturiseOp;
+use crate::exec::render::{Output, RenderOp};
+use crate::exec::scan::TableFile;
+use crate::resume::ledger::Inputs;
+use crate::resume::recipe::Recipe;
+use crate::resume::work::{Job, Shard, Work};
+use crate::run::context::Context;
+use crate::spec::stage::{Features, Views};
+use crate::spec::{Kind, Pipeline, Stage};
+
+/// The columns of the table, as far as its input has them.
+const COLUMNS: [&str; 7] = [VIEW_ID, CLIP_ID, "segment", "epoch", "view", "centre_s", "features"];
+
+/// The views that the features are of; none when they are of clips.
+fn views_of<'a>(pipeline: &'a Pipeline, options: &Features) -> Option<&'a Views> {
+    match pipeline.stages.get(&options.from) {
+        Some(Stage::Views(views)) => Some(views),
+        _ => None,
+    }
+}
+
+/// The table that is read: stored audio where there is some.
+fn source(views: Option<&Views>, options: &Features) -> String {
+    match views {
+        Some(views) if views.materialize => side_table(&options.from, "audio"),
+        _ => options.from.clone(),
+    }
+}
+
+/// What a `features` stage has to make: one file for each file of its input.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work, RunError> {
+    let views = views_of(inputs.pipeline, options);
+    let chain = views.map_or_else(|| options.clean_chain(), Views::chain);
+    let table = source(views, options);
+    let mut columns = inputs.audio_columns(&options.from)?;
+    let drawn = draw_fields(&chain);
+    let audio =
+        if table == options.from { audio_behind(inputs, &options.from, &chain)? } else { String::new() };
+    if table != options.from {
+        columns = vec!["audio"];
+    }
+    if views.is_some() {
+        columns.push(VIEW_ID);
+        columns.extend(drawn.iter().map(|field| field.name().as_str()));
+    }
+    let without: &[&str] = if views.is_some() { &["from", "seconds", "hop"] } else { &["from"] };
+    let recipe = Recipe::new(Kind::Features, 1)
+        .options(options, without)
+        .with("chain", &chain)
+        .with("music", loev_ops::synth::VERSION);
+    let shard = |input: &crate::resume::journal::Receipt| Shard {
+        table: name.to_owned(),
+        file: input.file.clone(),
+        recipe: recipe.shard(&[&input.file, &input.content(Some(&columns)), &audio]),
+    };
+    let shards = inputs.files(&table)?.iter().map(shard).collect();
+    let from = Content { digest: inputs.content(&table, Some(&columns))? };
+    Ok(Work::each(recipe.with("from", from).with("audio", Content { digest: audio }), shards))
+}
+
+/// Writes the features of a `features` stage.
+///
+/// # Errors
+/// When the views do not fit the options, or the table cannot be written.
+pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -> Result<Outcome, RunError> {
+    let views = views_of(&context.pipeline, options);
+    let input = context.table(&source(views, options))?;
+    let todo = job.todo(name);
+    let partitions = todo
+        .iter()
+        .map(|shard| Ok(vec![input.file(&shard.file)?]))
+        .collect::<Result<Vec<Vec<&TableFile>>, RunError>>()?;
+    let rows = partitions.iter().flatten().map(|file| file.rows).sum();
+    let unit = if views.is_some() { "views" } else { "clips" };
+    let stage = context.stage(name, rows, unit);
+    let stored = views.is_some_and(|views| views.materialize);
+    let scan = input.scan_by(&partitions, stored.then_some(context.rows))?;
+
+    let chain = match views {
+        Some(_) => chain_of(&options.from, &input.schema)?,
+        None => options.clean_chain(),
+    };
+    if chain.sample_rate != options.front_end.sample_rate {
+        return Err(stage.error(format!(
+            "front_end.sample_rate is {} Hz, but `{}` renders at {} Hz",
+            options.front_end.sample_rate, options.from, chain.sample_rate
+        )));
+    }
+    let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
+    let front_end = options.front_end.clone();
+    let plan: Arc<dyn ExecutionPlan> = if stored {
+        let op = FeaturiseOp::new(&scan.schema(), &chain, front_end, pool, stage.clone());
+        PartitionExec::over(op, scan)
+    } else {
+        let draws = match views {
+            Some(_) => scan,
+            None => {
+                let plan = Plan::Clean { hop: options.hop.unwrap_or(options.seconds) };
+                let narrow = super::embed::narrow(input.clone());
+                let scan = narrow.scan(&partitions)?;
+                let key = context.key(name);
+                let draw =
+                    DrawOp::new(&narrow.schema, chain.clone(), plan, key, &IndexMap::new(), stage.clone())?;
+                PartitionExec::over(draw, scan)
+            }
+        };
+        let counting = if views.is_some() { stage.counting() } else { stage.clone() };
+        let output = Output::Features(front_end);
+        let render = RenderOp::new(&draws.schema(), chain, output, context.rows, pool, budget, counting);
+        PartitionExec::over(render, draws)
+    };
+    context.store(job, &stage, todo, project(plan)?).await?;
+    stage.bar.finish();
+    let FrontEnd { mels, .. } = &options.front_end;
+    Ok(Outcome::note(format!("{mels} mel bands in dB, frame by frame")))
+}
+
+/// The columns that the table keeps; `view_id` joins them with the others.
+fn project(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>, RunError> {
+    let schema = plan.schema();
+    let kept = COLUMNS.iter().filter_map(|name| Some((*name, schema.index_of(name).ok()?)));
+    let columns: Vec<(Arc<dyn PhysicalExpr>, String)> = kept
+        .map(|(name, index)| (Arc::new(Column::new(name, index)) as Arc<dyn PhysicalExpr>, name.to_owned()))
+        .collect();
+    Ok(Arc::new(ProjectionExec::try_new(columns, plan)?))
+}
