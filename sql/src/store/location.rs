@@ -173,7 +173,10 @@ impl Location {
 
     /// As a URL. Every byte that is not plain is escaped, so that `*`, `[`, `%` and spaces in a name mean
     /// themselves.
-    pub(crate) fn url(&self) -> std::io::Result<String> {
+    ///
+    /// # Errors
+    /// When the working directory, where a relative path starts, is not known.
+    pub fn url(&self) -> std::io::Result<String> {
         let mut url;
         match self {
             Self::Local(path) => {
