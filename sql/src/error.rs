@@ -6,11 +6,11 @@
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
 
 use datafusion::error::DataFusionError;
 
 use crate::caret;
+use crate::store::Location;
 
 /// What can go wrong between a statement and its printed result.
 #[derive(Debug, thiserror::Error)]
@@ -20,20 +20,20 @@ pub enum SqlError {
     #[error("{0}")]
     Statement(Box<StatementError>),
     /// A directory is not a run that can be read.
-    #[error("cannot open {} as a run: {reason}", path.display())]
+    #[error("cannot open {location} as a run: {reason}")]
     Run {
         /// The directory asked for.
-        path: PathBuf,
+        location: Location,
         /// What is missing or unreadable.
         reason: String,
     },
     /// A table of a run cannot be read.
-    #[error("cannot read table '{table}' in {}: {reason}", path.display())]
+    #[error("cannot read table '{table}' in {location}: {reason}")]
     Table {
         /// The table's name.
         table: String,
         /// Its directory.
-        path: PathBuf,
+        location: Location,
         /// What is missing or unreadable.
         reason: String,
     },
@@ -46,12 +46,54 @@ pub enum SqlError {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// A file or object cannot be read or written, or an address is none.
+    #[error("{location}: {reason}")]
+    Store {
+        /// The address, or the text that is none.
+        location: String,
+        /// What went wrong, to act upon.
+        fault: StoreFault,
+        /// What went wrong, for a person, and what to do about it.
+        reason: String,
+    },
     /// The result could not be written out.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
 }
 
+/// What can go wrong with a file or object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreFault {
+    /// Not an address that is understood.
+    Address,
+    /// There is no such file, object or bucket.
+    Missing,
+    /// No credentials, or they do not allow it.
+    Denied,
+    /// More bytes than may be read.
+    TooLarge,
+    /// It is no longer what it was when it was opened.
+    Changed,
+    /// The disk, the network, or the store itself.
+    Other,
+}
+
 impl SqlError {
+    pub(crate) fn store(location: impl fmt::Display, fault: StoreFault, reason: impl Into<String>) -> Self {
+        Self::Store { location: location.to_string(), fault, reason: reason.into() }
+    }
+
+    /// The error of a file on this machine.
+    pub(crate) fn file(location: &Location, error: &io::Error) -> Self {
+        let fault = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => StoreFault::Missing,
+            io::ErrorKind::PermissionDenied => StoreFault::Denied,
+            _ => StoreFault::Other,
+        };
+        Self::store(location, fault, error.to_string())
+    }
+
     /// True if the reader of our output went away (`loev sql ... | head`), which is no failure.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

@@ -7,6 +7,7 @@
 //!
 //! * [`session_config`] and [`new_session`]: shared with the pipeline's own SQL stages.
 //! * [`open_run`], [`register_table`]: a directory of Parquet files is a table.
+//! * [`store`]: files on this machine and in object stores, by address.
 //! * [`plan`], [`query`], [`stream`], [`execute`]: one statement; [`referenced_tables`]: what it reads.
 //! * [`Catalog`]: tables, columns and functions, for `\d` and completion.
 //! * [`Style`], [`write`](fn@write): results as text.
@@ -33,15 +34,17 @@ mod output;
 mod query;
 mod run;
 mod session;
+pub mod store;
 mod suggest;
 #[cfg(test)]
 mod testing;
 mod types;
 
 pub use catalog::{Catalog, ColumnInfo, FunctionInfo, FunctionKind, TableInfo};
-pub use error::{Place, SqlError, StatementError};
+pub use error::{Place, SqlError, StatementError, StoreFault};
 pub use output::{Format, Style, Writer, write};
 pub use query::{execute, explain_error, plan, query, referenced_tables, stream};
 pub use run::{Absent, OpenRun, RunCatalog, open_run, register_table};
 pub use session::{new_session, session_config};
+pub use store::Location;
 pub use types::type_name;

@@ -20,12 +20,14 @@ use datafusion::execution::options::ParquetReadOptions;
 use serde::Deserialize;
 
 use crate::diagnose;
-use crate::error::SqlError;
+use crate::error::{SqlError, StoreFault};
 use crate::session::new_session;
+use crate::store::{self, Location};
 use crate::suggest::nearest;
 
-/// The file in a run's directory that names its tables.
+/// The file in a run's directory that names its tables, and the most that it may have.
 const RUN_FILE: &str = "run.json";
+const MAX_BYTES: u64 = 64 << 20;
 
 /// What `run.json` says, with the directory it was read from. Fields not named here are ignored.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,7 +43,7 @@ pub struct RunCatalog {
     pub tables: BTreeMap<String, PathBuf>,
     /// The run's directory.
     #[serde(skip)]
-    pub root: PathBuf,
+    pub root: Location,
 }
 
 /// A table that `run.json` names and that cannot be queried.
@@ -64,29 +66,28 @@ pub struct OpenRun {
 }
 
 impl RunCatalog {
-    /// Reads `<run>/run.json`.
+    /// Reads `<run>/run.json`, of a directory or of a folder in an object store.
     ///
     /// # Errors
     /// [`SqlError::Run`] if there is no such directory or file, if the file is not a catalogue, or
     /// if a table's path leads out of the run.
-    pub fn read(run: &Path) -> Result<Self, SqlError> {
-        let wrong = |reason: String| SqlError::Run { path: run.to_path_buf(), reason };
-        if !run.is_dir() {
-            return Err(wrong(missing_run(run)));
-        }
-        let text = fs::read_to_string(run.join(RUN_FILE)).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => wrong(missing_run(run)),
-            _ => wrong(format!("{RUN_FILE}: {error}")),
+    pub fn read(run: impl Into<Location>) -> Result<Self, SqlError> {
+        let run = run.into();
+        let wrong = |reason: String| SqlError::Run { location: run.clone(), reason };
+        let text = store::read(&run.join(RUN_FILE)?, MAX_BYTES).map_err(|error| match error {
+            SqlError::Store { fault: StoreFault::Missing, .. } => wrong(missing_run(&run)),
+            SqlError::Store { reason, .. } => wrong(format!("{RUN_FILE}: {reason}")),
+            other => other,
         })?;
-        let mut catalog: Self =
-            serde_json::from_str(&text).map_err(|error| wrong(format!("{RUN_FILE} is damaged: {error}")))?;
+        let mut catalog: Self = serde_json::from_slice(&text)
+            .map_err(|error| wrong(format!("{RUN_FILE} is damaged: {error}")))?;
         let inside = |path: &Path| {
             path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
         };
         if let Some((table, path)) = catalog.tables.iter().find(|(_, path)| !inside(path)) {
             return Err(wrong(format!("table '{table}' leads out of the run: {}", path.display())));
         }
-        catalog.root = run.to_path_buf();
+        catalog.root = run;
         Ok(catalog)
     }
 
@@ -94,7 +95,11 @@ impl RunCatalog {
     pub async fn register(&self, context: &SessionContext) -> Vec<Absent> {
         let mut absent = Vec::new();
         for (table, path) in &self.tables {
-            let reason = match register_table(context, table, &self.root.join(path)).await {
+            let registered = match self.root.join(&path.to_string_lossy()) {
+                Ok(dir) => register_table(context, table, dir).await,
+                Err(error) => Err(error),
+            };
+            let reason = match registered {
                 Ok(()) => continue,
                 Err(SqlError::Table { reason, .. }) => reason,
                 Err(other) => other.to_string(),
@@ -105,12 +110,17 @@ impl RunCatalog {
     }
 }
 
-/// Opens a run for queries, in a session of its own ([`new_session`]).
+/// Opens a run for queries, in a session of its own ([`new_session`]): a directory, or a folder in an
+/// object store.
 ///
 /// # Errors
 /// [`SqlError::Run`] if the directory is not a run. A table that cannot be read is no error: see
 /// [`OpenRun::absent`].
-pub async fn open_run(run: &Path, threads: usize, memory_limit: Option<usize>) -> Result<OpenRun, SqlError> {
+pub async fn open_run(
+    run: impl Into<Location>,
+    threads: usize,
+    memory_limit: Option<usize>,
+) -> Result<OpenRun, SqlError> {
     let catalog = RunCatalog::read(run)?;
     let context = new_session(threads, memory_limit)?;
     let absent = catalog.register(&context).await;
@@ -122,19 +132,26 @@ pub async fn open_run(run: &Path, threads: usize, memory_limit: Option<usize>) -
 ///
 /// # Errors
 /// [`SqlError::Table`] if the directory does not exist, has no Parquet file, or one cannot be read.
-pub async fn register_table(context: &SessionContext, name: &str, dir: &Path) -> Result<(), SqlError> {
-    let wrong = |reason: String| SqlError::Table { table: name.to_owned(), path: dir.to_path_buf(), reason };
-    let files = fs::read_dir(dir).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => wrong("it has not been written".to_owned()),
-        _ => wrong(error.to_string()),
+pub async fn register_table(
+    context: &SessionContext,
+    name: &str,
+    dir: impl Into<Location>,
+) -> Result<(), SqlError> {
+    let dir = dir.into();
+    let wrong = |reason: String| SqlError::Table { table: name.to_owned(), location: dir.clone(), reason };
+    let files = store::list(&dir, false).map_err(|error| match error {
+        SqlError::Store { fault: StoreFault::Missing, .. } => wrong("it has not been written".to_owned()),
+        SqlError::Store { reason, .. } => wrong(reason),
+        other => other,
     })?;
-    let has_parquet = files
-        .filter_map(Result::ok)
-        .any(|file| file.path().extension().is_some_and(|ending| ending == "parquet"));
-    if !has_parquet {
+    // A bucket has no empty folders.
+    if files.is_empty() && dir.as_path().is_none() {
+        return Err(wrong("it has not been written".to_owned()));
+    }
+    if !files.iter().any(|file| file.location.extension() == Some("parquet")) {
         return Err(wrong("it has no Parquet file yet".to_owned()));
     }
-    let url = directory_url(dir).map_err(|error| wrong(error.to_string()))?;
+    let url = dir.url().map_err(|error| wrong(error.to_string()))? + "/";
     let options = ParquetReadOptions::default()
         .to_listing_options(&context.copied_config(), context.copied_table_options());
     // A bare reference keeps stage names with dots, dashes or capitals whole.
@@ -146,30 +163,27 @@ pub async fn register_table(context: &SessionContext, name: &str, dir: &Path) ->
     registered.await.map_err(|error| wrong(diagnose::engine(error).to_string()))
 }
 
-/// The directory as a `file:` URL. Every byte that is not plain is escaped, so that `*`, `[`, `%`
-/// and spaces in a path mean themselves.
-fn directory_url(dir: &Path) -> std::io::Result<String> {
-    let absolute = std::path::absolute(dir)?;
-    let mut url = String::from("file://");
-    for part in absolute.components() {
-        if matches!(part, Component::RootDir) {
-            continue;
-        }
-        url.push('/');
-        for &byte in part.as_os_str().as_encoded_bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-                url.push(char::from(byte));
-            } else {
-                url.push_str(&format!("%{byte:02X}"));
-            }
-        }
+/// Why a place is no run, with the runs next to it or in it.
+fn missing_run(run: &Location) -> String {
+    match run {
+        Location::Local(run) => missing_directory(run),
+        Location::Object { .. } => missing_folder(run),
     }
-    url.push('/');
-    Ok(url)
 }
 
-/// Why a directory is no run, with the runs next to it or in it.
-fn missing_run(run: &Path) -> String {
+fn missing_folder(run: &Location) -> String {
+    let reason = format!("it has no {RUN_FILE}");
+    let (Some(parent), Some(name)) = (run.parent(), run.name()) else { return reason };
+    let siblings = store::folders(&parent).unwrap_or_default();
+    let near = nearest(name, siblings.iter().map(String::as_str)).and_then(|near| parent.join(near).ok());
+    let is_run = |near: &Location| near.join(RUN_FILE).and_then(|file| store::exists(&file));
+    match near.filter(|near| near != run && is_run(near).unwrap_or(false)) {
+        Some(near) => format!("{reason}; did you mean {near}?"),
+        None => reason,
+    }
+}
+
+fn missing_directory(run: &Path) -> String {
     let runs_in = |dir: &Path| -> Vec<String> {
         let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
         let mut names: Vec<String> = entries

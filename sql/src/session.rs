@@ -4,6 +4,10 @@
 //! Columns come back as they are stored. DataFusion by default turns strings that it reads into
 //! `Utf8View`; a stage would then write other types than it read. Both switches for that are off.
 
+use std::sync::Arc;
+
+use datafusion::catalog::DynamicFileCatalog;
+use datafusion::datasource::dynamic_file::DynamicListTableFactory;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -11,6 +15,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use crate::diagnose;
 use crate::error::SqlError;
 use crate::functions;
+use crate::store::{AddressedTables, Registry};
 
 /// The configuration of every session, for `threads` partitions (at least 1).
 ///
@@ -29,14 +34,17 @@ pub fn session_config(threads: usize) -> SessionConfig {
     config
 }
 
-/// A session with this crate's functions and no tables. `memory_limit` is in bytes: operators
+/// A session with this crate's functions and no tables. Addresses are tables, as in
+/// `select * from 's3://bucket/x.parquet'`; see [`crate::store`]. `memory_limit` is in bytes: operators
 /// that can spill do so at the limit, others fail with an error that says so.
 ///
 /// # Errors
 /// [`SqlError::Engine`] if the runtime cannot be made (no temporary directory, for example).
 pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<SessionContext, SqlError> {
     // Listings are not cached: a table's directory may be written between two queries.
-    let mut runtime = RuntimeEnvBuilder::new().with_object_list_cache_limit(0);
+    let mut runtime = RuntimeEnvBuilder::new()
+        .with_object_list_cache_limit(0)
+        .with_object_store_registry(Arc::new(Registry::default()));
     if let Some(bytes) = memory_limit {
         runtime = runtime.with_memory_limit(bytes, 1.0);
     }
@@ -45,6 +53,11 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
     for function in functions::all() {
         context.register_udf(function);
     }
+    let tables = Arc::new(DynamicListTableFactory::default());
+    let addressed = Arc::new(AddressedTables(Arc::clone(&tables)));
+    let catalogs = Arc::clone(context.state().catalog_list());
+    context.register_catalog_list(Arc::new(DynamicFileCatalog::new(catalogs, addressed)));
+    tables.session_store().with_state(context.state_weak_ref());
     Ok(context)
 }
 

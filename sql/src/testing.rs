@@ -23,7 +23,7 @@ use crate::{new_session, query};
 
 /// Runs a future on a runtime of its own.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 /// A session with the table `music`.

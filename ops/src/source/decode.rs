@@ -22,10 +22,8 @@
 //! A chained Ogg file plays its links one after the other. Each is opened as a file of its own.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use symphonia::core::codecs::audio::well_known::{
@@ -42,6 +40,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::Timestamp;
 use symphonia::default::formats::MpaReader;
 
+use super::input::Input;
 use super::known::{self, Known, Mpeg};
 use super::part::Part;
 use super::watch::Watch;
@@ -92,7 +91,7 @@ static CODECS: LazyLock<CodecRegistry> = LazyLock::new(|| {
 
 /// A file, opened, at its first packet.
 pub(super) struct Stream {
-    path: PathBuf,
+    path: Input,
     /// The bytes of the file that hold the stream.
     range: Range<u64>,
     /// `None` where the reader is opened when the place is known.
@@ -121,7 +120,7 @@ pub(super) struct Stream {
 }
 
 /// The frames of a file and its rate.
-pub(super) fn count_frames(path: &Path, watch: &Arc<Watch>) -> Result<(u64, u32), AudioError> {
+pub(super) fn count_frames(path: &Input, watch: &Arc<Watch>) -> Result<(u64, u32), AudioError> {
     let limits = Limits::default();
     let stream = Stream::open(path, &limits, watch)?;
     let rate = stream.rate();
@@ -133,7 +132,7 @@ pub(super) fn count_frames(path: &Path, watch: &Arc<Watch>) -> Result<(u64, u32)
 /// # Errors
 ///
 /// [`RejectKind::Truncated`] when less can be decoded than the header promises.
-pub(super) fn measure(path: &Path, stream: Stream, limits: &Limits) -> Result<Tail, AudioError> {
+pub(super) fn measure(path: &Input, stream: Stream, limits: &Limits) -> Result<Tail, AudioError> {
     let tail = (TAIL_SECONDS * f64::from(stream.rate)) as i64;
     let lossy = stream.is_lossy();
     let promised = stream.promised.map(|n| i64::try_from(n).unwrap_or(i64::MAX));
@@ -181,26 +180,25 @@ impl Stream {
     /// # Errors
     ///
     /// See [`super::probe_file`].
-    pub fn open(path: &Path, limits: &Limits, watch: &Arc<Watch>) -> Result<Self, AudioError> {
+    pub fn open(path: &Input, limits: &Limits, watch: &Arc<Watch>) -> Result<Self, AudioError> {
         let fail = |kind, message: &str| Err(file_error(path, kind, message));
         let failed = |e: std::io::Error| io_error(path, &e);
-        let file = File::open(path).map_err(failed)?;
-        let meta = file.metadata().map_err(failed)?;
-        if !meta.is_file() {
+        let file = path.open().map_err(failed)?;
+        let Some(stamp) = file.stamp().map_err(failed)? else {
             return fail(RejectKind::Io, "not a regular file");
-        }
-        if meta.len() == 0 {
+        };
+        if stamp.length == 0 {
             return fail(RejectKind::Empty, "an empty file");
         }
-        if meta.len() > limits.max_bytes {
+        if stamp.length > limits.max_bytes {
             return fail(
                 RejectKind::OverLimit,
-                &format!("{} bytes; at most {} are read", meta.len(), limits.max_bytes),
+                &format!("{} bytes; at most {} are read", stamp.length, limits.max_bytes),
             );
         }
-        watch.expect_bytes(meta.len());
-        let whole = 0..meta.len();
-        match known::recall(path, &meta) {
+        watch.expect_bytes(stamp.length);
+        let whole = 0..stamp.length;
+        match known::recall(path, &stamp) {
             Some(Known::Mpeg(mpeg)) => return Self::recalled(path, whole, mpeg, limits, watch),
             Some(Known::Ogg(links)) if links.len() > 1 => {
                 return Self::chained(path, whole, &links, limits, watch);
@@ -214,7 +212,7 @@ impl Stream {
         match stream.container {
             "ogg" => {
                 let mut links = Vec::new();
-                let ranges = ogg::links(&mut file, meta.len()).map_err(failed)?;
+                let ranges = ogg::links(&mut file, stamp.length).map_err(failed)?;
                 if ranges.len() > 1 {
                     for range in ranges {
                         let link = Self::open_range(path, range.clone(), limits, watch)?;
@@ -232,13 +230,13 @@ impl Stream {
                     }
                 }
                 let links = Arc::new(links);
-                known::remember(path, &meta, Known::Ogg(Arc::clone(&links)));
+                known::remember(path, &stamp, Known::Ogg(Arc::clone(&links)));
                 if links.len() > 1 { Self::chained(path, whole, &links, limits, watch) } else { Ok(stream) }
             }
             "mp1" | "mp2" | "mp3" => match stream.learn(&mut file).map_err(failed)? {
                 Some(mpeg) => {
                     let mpeg = Arc::new(mpeg);
-                    known::remember(path, &meta, Known::Mpeg(Arc::clone(&mpeg)));
+                    known::remember(path, &stamp, Known::Mpeg(Arc::clone(&mpeg)));
                     Self::recalled(path, whole, mpeg, limits, watch)
                 }
                 // The first packet has been taken from the reader.
@@ -250,7 +248,7 @@ impl Stream {
 
     /// Opens part of a file, which must be a stream of its own.
     fn open_range(
-        path: &Path,
+        path: &Input,
         range: Range<u64>,
         limits: &Limits,
         watch: &Arc<Watch>,
@@ -259,10 +257,10 @@ impl Stream {
         let failed = |e: std::io::Error| io_error(path, &e);
         let bytes = range.end - range.start;
         watch.step();
-        let part = File::open(path).and_then(|file| Part::new(file, range.clone(), watch)).map_err(failed)?;
+        let part = path.open().and_then(|file| Part::new(file, range.clone(), watch)).map_err(failed)?;
         let source = MediaSourceStream::new(Box::new(part), MediaSourceStreamOptions::default());
         let mut hint = Hint::new();
-        if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
+        if let Some(extension) = path.extension() {
             hint.with_extension(extension);
         }
         let format = symphonia::default::get_probe()
@@ -305,14 +303,14 @@ impl Stream {
             origin += opus::pre_skip(&params);
         } else if container == "isomp4" && exact {
             let mut file =
-                File::open(path).and_then(|file| Part::new(file, 0..range.end, watch)).map_err(failed)?;
+                path.open().and_then(|file| Part::new(file, 0..range.end, watch)).map_err(failed)?;
             let part = mp4::heard(&mut file, range.end, track.id).map_err(failed)?;
             origin += part.map_or(0, |h| h.delay as i64);
             heard = part.and_then(|h| h.frames);
         }
         let promised = promised.map(|n| n.saturating_sub(origin as u64).min(heard.unwrap_or(u64::MAX)));
         Ok(Self {
-            path: path.to_owned(),
+            path: path.clone(),
             range,
             track: track.id,
             origin,
@@ -335,7 +333,7 @@ impl Stream {
 
     /// Opens an MPEG audio file whose headers are known.
     fn recalled(
-        path: &Path,
+        path: &Input,
         range: Range<u64>,
         mpeg: Arc<Mpeg>,
         limits: &Limits,
@@ -343,7 +341,7 @@ impl Stream {
     ) -> Result<Self, AudioError> {
         let rate = within_limits(path, &mpeg.params, limits)?;
         Ok(Self {
-            path: path.to_owned(),
+            path: path.clone(),
             range,
             track: 0,
             origin: 0,
@@ -366,7 +364,7 @@ impl Stream {
 
     /// Opens a chain as one stream.
     fn chained(
-        path: &Path,
+        path: &Input,
         range: Range<u64>,
         links: &[(Range<u64>, u64)],
         limits: &Limits,
@@ -399,15 +397,23 @@ impl Stream {
 
     /// Opens the reader of an MPEG audio file at or before `frame`.
     fn place(&mut self, mpeg: &Mpeg, frame: i64) -> Result<(), AudioError> {
-        let mut file = File::open(&self.path).map_err(|e| io_error(&self.path, &e))?;
+        let failed = |e: std::io::Error| io_error(&self.path, &e);
+        let opened = |from| {
+            self.path
+                .open()
+                .and_then(|file| Part::new(file, from..self.range.end, &self.watch))
+                .map_err(failed)
+        };
+        self.watch.pass();
+        let mut file = opened(0)?;
         let mut index = known::lock(&mpeg.index);
         let samples = index.samples();
         let number = frame.saturating_add(mpeg.delay).max(0) / samples;
-        let found = index.locate(&mut file, number as u64).map_err(|e| io_error(&self.path, &e))?;
+        let found = index.locate(&mut file, number as u64).map_err(failed)?;
         drop(index);
         let (number, byte) = found.ok_or_else(|| self.error(RejectKind::Corrupt, "no MPEG frames"))?;
-        let part =
-            Part::new(file, byte..self.range.end, &self.watch).map_err(|e| io_error(&self.path, &e))?;
+        self.watch.step();
+        let part = opened(byte)?;
         let source = MediaSourceStream::new(Box::new(part), MediaSourceStreamOptions::default());
         let reader =
             MpaReader::try_new(source, FormatOptions::default()).map_err(|e| self.decode_error(&e))?;
@@ -428,7 +434,7 @@ impl Stream {
 
     /// The file, for messages.
     pub fn name(&self) -> String {
-        self.path.display().to_string()
+        self.path.to_string()
     }
 
     /// Short name of the codec.
@@ -838,21 +844,21 @@ fn mix_into(planes: &mut [Vec<f32>], to: Range<usize>, channels: &[Vec<f32>], fr
 }
 
 /// The error for a file that could not be read.
-pub(super) fn io_error(path: &Path, error: &std::io::Error) -> AudioError {
+pub(super) fn io_error(path: &Input, error: &std::io::Error) -> AudioError {
     match error.kind() {
         ErrorKind::NotFound => file_error(path, RejectKind::Missing, "no such file"),
         _ => file_error(path, RejectKind::Io, &error.to_string()),
     }
 }
 
-fn file_error(path: &Path, kind: RejectKind, message: &str) -> AudioError {
-    AudioError::new(kind, format!("{}: {message}", path.display()))
+fn file_error(path: &Input, kind: RejectKind, message: &str) -> AudioError {
+    AudioError::new(kind, format!("{path}: {message}"))
 }
 
 /// Why a probe failed: not audio at all, or audio whose headers are damaged.
-fn not_opened(path: &Path, error: &Error) -> AudioError {
+fn not_opened(path: &Input, error: &Error) -> AudioError {
     let mut magic = [0u8; 12];
-    let known = File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok()
+    let known = path.open().and_then(|mut f| f.read_exact(&mut magic)).is_ok()
         && (matches!(
             &magic[..4],
             b"fLaC" | b"RIFF" | b"RF64" | b"OggS" | b"FORM" | [0x1a, 0x45, 0xdf, 0xa3]
@@ -875,7 +881,7 @@ fn codec_name(id: AudioCodecId) -> String {
 }
 
 /// The sample rate of a stream that is within the limits.
-fn within_limits(path: &Path, params: &AudioCodecParameters, limits: &Limits) -> Result<u32, AudioError> {
+fn within_limits(path: &Input, params: &AudioCodecParameters, limits: &Limits) -> Result<u32, AudioError> {
     let fail = |kind, message: &str| Err(file_error(path, kind, message));
     let Some(rate) = params.sample_rate.filter(|r| *r > 0) else {
         return fail(RejectKind::Unsupported, "a stream that does not state its sample rate");

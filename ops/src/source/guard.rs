@@ -1,25 +1,26 @@
 //! A wall around the decoders: untrusted files may be refused, they may not panic, and not go on forever.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 
 use super::Limits;
+use super::input::Input;
 use super::watch::Watch;
 use crate::error::{AudioError, RejectKind};
 
-/// Runs `work` on a file, with a watch over what it takes, and turns a panic into
-/// [`RejectKind::Panicked`]. What was exceeded counts before whatever else went wrong because of it.
+/// Runs `work` on an input, with a watch over what it takes, and turns a panic into
+/// [`RejectKind::Panicked`]. What was exceeded counts before whatever else went wrong because of it, and
+/// reads that failed in an object store before all that the decoder made of them.
 ///
 /// The state that `work` owns is dropped with the panic, and the resamplers of the thread are
 /// cleared before each use, so nothing half-done is seen afterwards.
 pub(super) fn guarded<T>(
-    path: &Path,
+    input: &Input,
     limits: &Limits,
     work: impl FnOnce(&Arc<Watch>) -> Result<T, AudioError>,
 ) -> Result<T, AudioError> {
     let watch = Arc::new(Watch::new(limits));
-    let fail = |kind, why: &str| Err(AudioError::new(kind, format!("{}: {why}", path.display())));
+    let fail = |kind, why: &str| Err(AudioError::new(kind, format!("{}: {why}", input)));
     let result = catch_unwind(AssertUnwindSafe(|| work(&watch))).unwrap_or_else(|payload| {
         let reason = payload
             .downcast_ref::<&str>()
@@ -28,9 +29,10 @@ pub(super) fn guarded<T>(
             .unwrap_or_default();
         fail(RejectKind::Panicked, &format!("the decoder panicked: {reason}"))
     });
-    match watch.verdict() {
-        Some(why) => fail(RejectKind::OverLimit, &why),
-        None => result,
+    match (input.failure(), watch.verdict()) {
+        (Some(failure), _) => Err(failure.clone()),
+        (None, Some(why)) => fail(RejectKind::OverLimit, &why),
+        (None, None) => result,
     }
 }
 
@@ -40,8 +42,8 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_an_error() {
-        let error =
-            guarded::<()>(Path::new("x.mp3"), &Limits::default(), |_| panic!("bit {}", 3)).unwrap_err();
+        let error = guarded::<()>(&Input::File("x.mp3".into()), &Limits::default(), |_| panic!("bit {}", 3))
+            .unwrap_err();
         assert_eq!(error.kind, RejectKind::Panicked);
         assert!(error.message.contains("x.mp3") && error.message.contains("bit 3"));
     }
@@ -49,7 +51,7 @@ mod tests {
     #[test]
     fn what_was_exceeded_is_told_whatever_came_of_it() {
         let limits = Limits { max_step_bytes: 10, ..Limits::default() };
-        let error = guarded(Path::new("x.mp3"), &limits, |watch| {
+        let error = guarded(&Input::File("x.mp3".into()), &limits, |watch| {
             watch.step();
             Ok(watch.take(11).is_ok())
         });

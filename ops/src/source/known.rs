@@ -6,25 +6,17 @@
 //! in here changes what is read, only how soon.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::Metadata;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 
+use super::input::{Input, Stamp};
 use super::mpeg::Index;
 
 /// Most bytes remembered, roughly: the frames of some ten thousand MP3 files.
 const BUDGET: usize = 64 << 20;
-
-/// A file's state, by which one knows that it has not changed.
-#[derive(Clone, PartialEq)]
-struct Stamp {
-    length: u64,
-    changed: Option<SystemTime>,
-}
 
 /// What is known of an MPEG audio file.
 pub(super) struct Mpeg {
@@ -68,24 +60,24 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn stamp(meta: &Metadata) -> Stamp {
-    Stamp { length: meta.len(), changed: meta.modified().ok() }
-}
-
 /// What is known of the file, if it has not changed since.
-pub(super) fn recall(path: &Path, meta: &Metadata) -> Option<Known> {
+pub(super) fn recall(input: &Input, stamp: &Stamp) -> Option<Known> {
     let store = lock(&STORE);
-    let (old, known, _) = store.entries.get(path)?;
-    (*old == stamp(meta)).then(|| known.clone())
+    let (old, known, _) = store.entries.get(&input.key())?;
+    (old == stamp).then(|| known.clone())
 }
 
-/// Remembers something of a file.
-pub(super) fn remember(path: &Path, meta: &Metadata, known: Known) {
+/// Remembers something of a file, unless it was learnt from reads that failed.
+pub(super) fn remember(input: &Input, stamp: &Stamp, known: Known) {
+    if input.failure().is_some() {
+        return;
+    }
+    let path = input.key();
     let size = known.size() + 2 * path.as_os_str().len() + 256;
     let mut store = lock(&STORE);
-    match store.entries.insert(path.to_owned(), (stamp(meta), known, size)) {
+    match store.entries.insert(path.clone(), (stamp.clone(), known, size)) {
         Some((_, _, old)) => store.bytes -= old,
-        None => store.order.push_back(path.to_owned()),
+        None => store.order.push_back(path),
     }
     store.bytes += size;
     while store.bytes > BUDGET
@@ -105,18 +97,20 @@ mod tests {
     fn a_changed_file_is_not_recalled_and_the_store_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
+        let input = |name: &str| Input::File(dir.path().join(name));
+        let stamp = || input("a").open().unwrap().stamp().unwrap().unwrap();
         std::fs::write(&path, b"one").unwrap();
-        let meta = std::fs::metadata(&path).unwrap();
+        let old = stamp();
         let links = |n: usize| Known::Ogg(Arc::new(vec![(0..3, 0); n]));
-        remember(&path, &meta, links(1));
-        assert!(matches!(recall(&path, &meta), Some(Known::Ogg(l)) if l.len() == 1));
+        remember(&input("a"), &old, links(1));
+        assert!(matches!(recall(&input("a"), &old), Some(Known::Ogg(l)) if l.len() == 1));
         std::fs::write(&path, b"three").unwrap();
-        assert!(recall(&path, &std::fs::metadata(&path).unwrap()).is_none());
+        assert!(recall(&input("a"), &stamp()).is_none());
         for i in 0..100 {
-            remember(&dir.path().join(i.to_string()), &meta, links(1 << 16));
+            remember(&input(&i.to_string()), &old, links(1 << 16));
         }
         assert!(lock(&STORE).bytes <= BUDGET);
-        assert!(recall(&dir.path().join("0"), &meta).is_none());
-        assert!(recall(&dir.path().join("99"), &meta).is_some());
+        assert!(recall(&input("0"), &old).is_none());
+        assert!(recall(&input("99"), &old).is_some());
     }
 }

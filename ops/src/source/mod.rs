@@ -1,11 +1,13 @@
-//! Where audio comes from: a file, or a procedural clip.
+//! Where audio comes from: a file, an object in a store, or a procedural clip.
 //!
-//! A source is named by an address: `synth:...` ([`crate::synth`]), a path, or `file://` and a
-//! path. [`Source::read`] returns any time range of it at any rate. [`probe_file`] looks at a file
-//! once, when a data set is taken in, and tells good files from bad ones.
+//! A source is named by an address: `synth:...` ([`crate::synth`]), a path, `file://` and a path,
+//! `s3://` or `gs://` with a bucket and a key ([`Remote`]). [`Source::read`] returns any time range of
+//! it at any rate. [`probe`] looks at a file once, when a data set is taken in, and tells good files
+//! from bad ones.
 
 mod decode;
 mod guard;
+mod input;
 mod known;
 mod mp4;
 mod mpeg;
@@ -13,6 +15,7 @@ mod ogg;
 mod opus;
 mod part;
 mod probe;
+mod remote;
 #[cfg(test)]
 mod tests;
 mod vorbis;
@@ -26,20 +29,24 @@ use crate::resample;
 use crate::synth::ClipSpec;
 use decode::{Span, Stream};
 use guard::guarded;
-pub use probe::{FileInfo, Limits, probe_file};
+use input::Input;
+pub use probe::{FileInfo, Limits, probe, probe_file};
+pub use remote::{Remote, RemoteInfo, SCHEMES, set_remote};
 
 /// A clip's audio, by address.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// An audio file.
     File(PathBuf),
+    /// An object: `s3://` or `gs://`, a bucket, and a key as it is, without escapes.
+    Remote(String),
     /// A procedural clip.
     Synth(ClipSpec),
 }
 
 impl Source {
-    /// Reads an address: `synth:...`, `file://` and an absolute path (`%20` and the like decoded), or
-    /// a plain path.
+    /// Reads an address: `synth:...`, `file://` and an absolute path (`%20` and the like decoded), a
+    /// plain path, or `s3://bucket/key` and `gs://bucket/key` (nothing decoded).
     ///
     /// # Errors
     ///
@@ -62,8 +69,14 @@ impl Source {
             };
         }
         match uri.split_once("://") {
+            Some((scheme, rest)) if SCHEMES.contains(&scheme) => match rest.split_once('/') {
+                Some((bucket, key)) if !bucket.is_empty() && !key.is_empty() => {
+                    Ok(Self::Remote(uri.to_owned()))
+                }
+                _ => Err(bad(&format!("after {scheme}:// a bucket, a slash and a key are needed"))),
+            },
             Some((scheme, _)) => {
-                Err(bad(&format!("unknown scheme '{scheme}'; use a path, file:// or synth:")))
+                Err(bad(&format!("unknown scheme '{scheme}'; use a path, file://, s3://, gs:// or synth:")))
             }
             None => Ok(Self::File(PathBuf::from(uri))),
         }
@@ -73,6 +86,7 @@ impl Source {
     pub fn uri(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
+            Self::Remote(url) => url.clone(),
             Self::Synth(clip) => clip.uri(),
         }
     }
@@ -87,10 +101,8 @@ impl Source {
     /// As [`probe_file`].
     pub fn seconds(&self) -> Result<f64, AudioError> {
         match self {
-            Self::File(path) => guarded(path, &Limits::default(), |watch| {
-                let (frames, rate) = decode::count_frames(path, watch)?;
-                Ok(frames as f64 / f64::from(rate))
-            }),
+            Self::File(path) => seconds_of(&Input::File(path.clone())),
+            Self::Remote(url) => seconds_of(&Input::object(url)?),
             Self::Synth(clip) => Ok(clip.seconds),
         }
     }
@@ -129,14 +141,16 @@ impl Source {
             return Err(AudioError::new(RejectKind::TooShort, message));
         }
         let start_s = start_s.max(0.0);
+        let limits = Limits::default();
+        let read_input = |input: &Input| {
+            guarded(input, &limits, |watch| {
+                let stream = Stream::open(input, &limits, watch)?;
+                read_stream(stream, start_s, seconds, rate, mono)
+            })
+        };
         match self {
-            Self::File(path) => {
-                let limits = Limits::default();
-                guarded(path, &limits, |watch| {
-                    let stream = Stream::open(path, &limits, watch)?;
-                    read_stream(stream, start_s, seconds, rate, mono)
-                })
-            }
+            Self::File(path) => read_input(&Input::File(path.clone())),
+            Self::Remote(url) => read_input(&Input::object(url)?),
             Self::Synth(clip) => {
                 if (start_s + seconds - clip.seconds) * f64::from(rate) > 1.0 {
                     return Err(too_short(&self.uri(), start_s + seconds, clip.seconds));
@@ -146,6 +160,13 @@ impl Source {
             }
         }
     }
+}
+
+fn seconds_of(input: &Input) -> Result<f64, AudioError> {
+    guarded(input, &Limits::default(), |watch| {
+        let (frames, rate) = decode::count_frames(input, watch)?;
+        Ok(frames as f64 / f64::from(rate))
+    })
 }
 
 fn read_stream(

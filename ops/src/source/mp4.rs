@@ -145,8 +145,9 @@ fn boxes(file: &mut (impl Read + Seek), within: Range<u64>) -> Result<Vec<Box4>>
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs::File;
+
+    use super::*;
 
     fn boxed(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
         [&(content.len() as u32 + 8).to_be_bytes()[..], name, content].concat()

@@ -180,8 +180,9 @@ fn is_tag(frame: &[u8], header: &Header) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs::File;
+
+    use super::*;
 
     /// MPEG-1 layer III at 44.1 kHz, stereo, of the bit rates that `index` gives.
     fn stream(index: &[u8], lead: usize) -> Vec<u8> {

@@ -113,9 +113,10 @@ fn page_at(buffer: &[u8], at: usize, base: u64) -> Option<Page> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs::File;
     use std::path::Path;
+
+    use super::*;
 
     #[test]
     fn a_chain_is_cut_where_its_links_were_joined() {

@@ -1,17 +1,17 @@
 //! A range of a file's bytes as a source of its own.
 
-use std::fs::File;
 use std::io::{Read, Result, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 
 use symphonia::core::io::MediaSource;
 
+use super::input::Reader;
 use super::watch::Watch;
 
 /// Bytes `start..end` of a file, of which a reader sees nothing else.
 pub(super) struct Part {
-    file: File,
+    file: Reader,
     start: u64,
     length: u64,
     at: u64,
@@ -20,7 +20,7 @@ pub(super) struct Part {
 
 impl Part {
     /// The part of `file` in `bytes`, from its first byte on, for as long as `watch` allows.
-    pub fn new(mut file: File, bytes: Range<u64>, watch: &Arc<Watch>) -> Result<Self> {
+    pub fn new(mut file: Reader, bytes: Range<u64>, watch: &Arc<Watch>) -> Result<Self> {
         file.seek(SeekFrom::Start(bytes.start))?;
         let length = bytes.end.saturating_sub(bytes.start);
         Ok(Self { file, start: bytes.start, length, at: 0, watch: Arc::clone(watch) })
@@ -31,7 +31,11 @@ impl Read for Part {
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let left = self.length.saturating_sub(self.at);
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let got = self.file.read(buffer.get_mut(..wanted).unwrap_or_default())?;
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        let got = match &self.file {
+            Reader::File(_) => self.file.read(buffer)?,
+            Reader::Object { .. } => self.watch.waiting(|| self.file.read(buffer))?,
+        };
         self.at += got as u64;
         self.watch.take(got)?;
         Ok(got)
@@ -64,6 +68,8 @@ impl MediaSource for Part {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::super::Limits;
     use super::*;
 
@@ -73,7 +79,7 @@ mod tests {
         let path = dir.path().join("bytes");
         std::fs::write(&path, (0..100).collect::<Vec<u8>>()).unwrap();
         let watch = Arc::new(Watch::new(&Limits::default()));
-        let mut part = Part::new(File::open(&path).unwrap(), 10..30, &watch).unwrap();
+        let mut part = Part::new(Reader::File(File::open(&path).unwrap()), 10..30, &watch).unwrap();
         let mut all = Vec::new();
         part.read_to_end(&mut all).unwrap();
         assert_eq!(all, (10..30).collect::<Vec<u8>>());

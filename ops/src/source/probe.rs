@@ -1,10 +1,11 @@
 //! A first look at a file: what it is, how long it is, and whether its end can be decoded.
 
-use std::fs::File;
 use std::path::Path;
 
+use super::Source;
 use super::decode::{self, Stream};
 use super::guard::guarded;
+use super::input::Input;
 use crate::error::{AudioError, RejectKind};
 
 /// What a file may be at most, and must be at least.
@@ -84,14 +85,35 @@ pub struct FileInfo {
 /// [`RejectKind::OverLimit`] against `limits`; [`RejectKind::NotFinite`] in the tail;
 /// [`RejectKind::Panicked`].
 pub fn probe_file(path: &Path, limits: &Limits) -> Result<FileInfo, AudioError> {
+    probe_input(&Input::File(path.to_owned()), limits)
+}
+
+/// As [`probe_file`], of a file wherever it lies. An object costs each of its bytes once, and those of the
+/// headers and the tail perhaps twice.
+///
+/// # Errors
+///
+/// As [`probe_file`]; [`RejectKind::BadUri`] for a procedural clip, which has no file, and for an object
+/// without a [`Remote`](super::Remote).
+pub fn probe(source: &Source, limits: &Limits) -> Result<FileInfo, AudioError> {
+    match source {
+        Source::File(path) => probe_file(path, limits),
+        Source::Remote(url) => probe_input(&Input::object(url)?, limits),
+        Source::Synth(_) => {
+            let message = format!("'{}': a procedural clip has no file", source.uri());
+            Err(AudioError::new(RejectKind::BadUri, message))
+        }
+    }
+}
+
+fn probe_input(path: &Input, limits: &Limits) -> Result<FileInfo, AudioError> {
     guarded(path, limits, |watch| {
         let stream = Stream::open(path, limits, watch)?;
         let (codec, container, bytes) = (stream.codec(), stream.container(), stream.bytes());
         let rate = stream.rate();
         let tail = decode::measure(path, stream, limits)?;
         let seconds = tail.frames as f64 / f64::from(rate);
-        let over =
-            |what: String| AudioError::new(RejectKind::OverLimit, format!("{}: {what}", path.display()));
+        let over = |what: String| AudioError::new(RejectKind::OverLimit, format!("{path}: {what}"));
         if tail.channels > usize::from(limits.max_channels) {
             return Err(over(format!(
                 "{} channels; at most {} are read",
@@ -102,11 +124,8 @@ pub fn probe_file(path: &Path, limits: &Limits) -> Result<FileInfo, AudioError> 
             return Err(over(format!("{seconds:.0} s long; at most {:.0} s are read", limits.max_seconds)));
         }
         if seconds < limits.min_seconds {
-            let message = format!(
-                "{}: {seconds:.3} s long; at least {} s are needed",
-                path.display(),
-                limits.min_seconds
-            );
+            let message =
+                format!("{path}: {seconds:.3} s long; at least {} s are needed", limits.min_seconds);
             return Err(AudioError::new(RejectKind::TooShort, message));
         }
         Ok(FileInfo {
@@ -122,9 +141,9 @@ pub fn probe_file(path: &Path, limits: &Limits) -> Result<FileInfo, AudioError> 
     })
 }
 
-fn digest(path: &Path) -> Result<String, AudioError> {
+fn digest(path: &Input) -> Result<String, AudioError> {
     let failed = |e: std::io::Error| decode::io_error(path, &e);
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path).map_err(failed)?).map_err(failed)?;
+    hasher.update_reader(path.open().map_err(failed)?).map_err(failed)?;
     Ok(hasher.finalize().to_hex().to_string())
 }

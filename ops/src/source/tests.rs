@@ -439,7 +439,7 @@ fn damaged_files_are_read_or_refused() {
 
 #[test]
 fn time_spent_on_a_file_is_limited() {
-    let path = fixture("chirp.flac");
+    let path = Input::File(fixture("chirp.flac"));
     let limits = Limits::default();
     let span = || Span { first: 0, frames: 8000, needed: 0..8000 };
     let after = |seconds: u64| {

@@ -85,6 +85,22 @@ impl Watch {
         }
     }
 
+    /// Reads what comes over a network, which counts as if it had come at [`BYTES_PER_SECOND`] if it came
+    /// more slowly.
+    ///
+    /// # Errors
+    ///
+    /// Those of `read`.
+    pub fn waiting(&self, read: impl FnOnce() -> Result<usize>) -> Result<usize> {
+        self.look();
+        let got = read();
+        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let waited = now.saturating_sub(self.seen.load(Ordering::Relaxed));
+        let counted = micros(*got.as_ref().unwrap_or(&0) as f64 / BYTES_PER_SECOND);
+        self.seen.fetch_add(waited.saturating_sub(counted), Ordering::Relaxed);
+        got
+    }
+
     /// Looks at the clock.
     pub fn look(&self) {
         self.look_at(self.start.elapsed());
@@ -141,6 +157,22 @@ mod tests {
         let large = watch(0.005);
         large.expect_bytes(20_000_000);
         assert!(!spend(&large, 10));
+    }
+
+    #[test]
+    fn time_on_the_network_counts_by_its_bytes() {
+        let slow = |bytes| {
+            let watch = watch(0.02);
+            let read = || {
+                std::thread::sleep(Duration::from_millis(40));
+                Ok(bytes)
+            };
+            watch.waiting(read).unwrap();
+            watch.look();
+            watch.verdict()
+        };
+        assert_eq!(slow(1000), None);
+        assert!(slow(1_000_000).is_some(), "more in circles than there is");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl From<loev_sql::SqlError> for Failure {
 /// The `loev` command, with the arguments of this process.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    loev_sql::store::enable_remote_audio();
     let progress = match log::start(arguments.log, arguments.log_level.as_deref()) {
         Ok(progress) => progress,
         Err(message) => {
@@ -169,6 +170,6 @@ fn print(text: &str) -> Result<(), Failure> {
 
 /// A runtime for commands that ask a question or two.
 fn runtime() -> Result<Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build();
     Ok(runtime.map_err(RunError::io("cannot start", "the runtime"))?)
 }

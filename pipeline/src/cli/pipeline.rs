@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use loev_sql::Location;
+
 use super::{Failure, print, runtime};
 use crate::run::dir::RunDir;
 use crate::run::interrupt::Interrupt;
@@ -27,7 +29,7 @@ pub struct RunArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
     /// The run's directory [default: runs/<name of the pipeline>].
-    #[arg(long)]
+    #[arg(long, value_parser = directory)]
     out: Option<PathBuf>,
     /// Threads that decode and render [default: the machine's cores]. Results do not depend on it.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -50,7 +52,7 @@ pub struct PlanArguments {
     #[command(flatten)]
     pipeline: PipelineArguments,
     /// The run's directory [default: runs/<name of the pipeline>].
-    #[arg(long)]
+    #[arg(long, value_parser = directory)]
     out: Option<PathBuf>,
     #[command(flatten)]
     again: AgainArguments,
@@ -65,6 +67,17 @@ struct AgainArguments {
     /// several times.
     #[arg(long, value_name = "STAGE")]
     force: Vec<String>,
+}
+
+const LOCAL_ONLY: &str = "a run is made in a local directory; copy it to the bucket afterwards and read it from there \
+                          with loev sql";
+
+/// A directory to make a run in, as a path or a `file://` address.
+fn directory(text: &str) -> Result<PathBuf, String> {
+    match Location::parse(text).map_err(|error| error.to_string())? {
+        Location::Local(path) => Ok(path),
+        Location::Object { .. } => Err(LOCAL_ONLY.to_owned()),
+    }
 }
 
 impl AgainArguments {

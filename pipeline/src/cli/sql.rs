@@ -4,7 +4,7 @@ use std::io::{BufWriter, IsTerminal};
 use std::path::PathBuf;
 
 use datafusion::prelude::SessionContext;
-use loev_sql::{Format, SqlError, Style};
+use loev_sql::{Format, Location, SqlError, Style};
 use tokio::runtime::Runtime;
 
 use super::{Failure, prompt, runtime};
@@ -12,8 +12,8 @@ use crate::error::RunError;
 
 #[derive(Debug, clap::Args)]
 pub struct SqlArguments {
-    /// The run's directory.
-    run: PathBuf,
+    /// The run's directory, on this machine or at an s3:// or gs:// address.
+    run: Location,
     /// The query; without one, a prompt.
     query: Option<String>,
     /// Read the query from a file.

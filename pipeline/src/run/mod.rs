@@ -133,6 +133,7 @@ pub fn run(pipeline: Pipeline, graph: &Graph, options: &Options) -> Result<Finis
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(COORDINATORS)
         .thread_name("plan")
+        .enable_time()
         .build()
         .map_err(cannot("the runtime"))?;
     let (dir, _lock) = RunDir::claim(&options.out)?;

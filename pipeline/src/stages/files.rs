@@ -1,5 +1,5 @@
-//! `files`: a folder, a glob or a manifest of audio. Every file is probed; those that cannot be used
-//! become rejects, the others clips with what the probe found and the labels of the manifest.
+//! `files`: a folder, a glob or a manifest of audio, on this machine or in an object store. Every file is probed; those
+//! that cannot be used become rejects, the others clips with what the probe found and the labels of the manifest.
 //!
 //! ```text
 //! list (names, sizes, stamps) ─► shards ─► probe the files that are new or have changed ─► clips
@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A file counts as unchanged while its size and its times of modification are; whether content changed is then told by
-//! its digest, so that touching a file costs a probe and nothing more.
+//! its digest, so that touching a file costs a probe and nothing more. Of an object these are its size and entity tag,
+//! which a listing tells without a request for each.
 
 use std::collections::HashMap;
 use std::fs;
@@ -22,10 +23,13 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, SessionContext};
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
+use glob::{MatchOptions, Pattern};
 use loev_ops::jams::{self, Jams};
-use loev_ops::source::{FileInfo, Limits, Source, probe_file};
+use loev_ops::source::{FileInfo, Limits, Source, probe};
 use loev_ops::{AudioError, RejectKind};
+use loev_sql::store::{self, Entry};
+use loev_sql::{Location, SqlError, StoreFault};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
@@ -47,8 +51,12 @@ use crate::spec::stage::{ClipLimits, Files};
 const PROBE_VERSION: u32 = 1;
 /// The entry of a table of probes that says under which options they were made.
 const PROBE: &str = "loev.probe";
+/// Objects of a manifest that are asked for at a time.
+const ASKED: usize = 32;
+/// What makes a part of a path a pattern.
+const WILDCARDS: [char; 3] = ['*', '?', '['];
 
-/// The files that a stage names, as they lie on disk.
+/// The files that a stage names, as they lie on disk or in a store.
 #[derive(Debug)]
 pub struct Listing {
     files: Vec<Found>,
@@ -62,16 +70,24 @@ pub struct Listing {
 struct Found {
     /// Its name in the run: the path below the folder or the manifest, with `/`.
     clip_id: String,
-    path: PathBuf,
+    source: Source,
     /// Changes when the file does; so does that of its annotations.
     stamp: String,
-    annotations: Option<(PathBuf, String)>,
+    annotations: Option<(Location, String)>,
 }
 
-/// The name of a file in the run, and where it lies.
+/// The name of a file in the run, where it lies, and its stamp.
 struct Named {
     clip_id: String,
-    path: PathBuf,
+    source: Source,
+    stamp: String,
+}
+
+impl Named {
+    fn local(clip_id: String, path: &Path) -> Result<Self, RunError> {
+        let path = std::path::absolute(path).map_err(RunError::io("cannot find", path))?;
+        Ok(Self { clip_id, stamp: stamp(&path), source: Source::File(path) })
+    }
 }
 
 /// Size and times of a file; a file that cannot be looked at has a stamp of its own.
@@ -91,30 +107,35 @@ fn stamp(path: &Path) -> String {
     }
 }
 
+/// As [`stamp`], of an object.
+fn stamp_of(entry: &Entry) -> String {
+    format!("{} {}", entry.bytes, entry.stamp)
+}
+
 /// What a `files` stage has to make: its files are listed, not read.
 ///
 /// # Errors
 /// When the folder or the manifest cannot be read, or two files have one name.
 pub async fn work(name: &str, options: &Files) -> Result<Work, RunError> {
-    let path = Path::new(&options.path);
+    let place = parsed(name, &options.path)?;
     let (named, labels) = if options.is_manifest() {
-        from_manifest(name, options, path).await?
+        from_manifest(name, options, &place).await?
     } else if options.is_glob() {
-        (from_glob(name, &options.path)?, None)
+        (from_glob(name, &place)?, None)
     } else {
-        (from_folder(name, options, path)?, None)
+        (from_folder(name, options, &place)?, None)
     };
-    let jams = options.jams.as_ref().map(Path::new);
-    let found = |Named { clip_id, path }: Named| {
-        let annotations = jams.map(|folder| folder.join(&clip_id).with_extension("jams"));
-        let annotations = annotations.map(|path| (stamp(&path), path)).map(|(stamp, path)| (path, stamp));
-        Found { stamp: stamp(&path), clip_id, path, annotations }
+    let jams = options.jams.as_ref().map(|folder| Annotations::in_folder(name, folder)).transpose()?;
+    let found = |Named { clip_id, source, stamp }: Named| {
+        let annotations = jams.as_ref().and_then(|jams| jams.of_clip(&clip_id));
+        Found { clip_id, source, stamp, annotations }
     };
     let files: Vec<Found> = named.into_iter().map(found).collect();
-    if let Some(folder) = jams
-        && !files.iter().filter_map(|file| file.annotations.as_ref()).any(|(path, _)| path.exists())
+    let exists = |place: &Location| place.as_path().is_none_or(Path::exists);
+    if let Some(folder) = &options.jams
+        && !files.iter().filter_map(|file| file.annotations.as_ref()).any(|(place, _)| exists(place))
     {
-        return Err(RunError::stage(name, format!("no clip has a JAMS file under {}", folder.display())));
+        return Err(RunError::stage(name, format!("no clip has a JAMS file under {folder}")));
     }
     let mut shards = vec![Vec::new(); options.shards as usize];
     for (i, file) in files.iter().enumerate() {
@@ -159,11 +180,12 @@ impl Listing {
 
     /// A digest of all that the clips of a shard are made from.
     fn content(&self, shard: &[u32], labels: Option<&[String]>) -> String {
-        let parts = shard.iter().flat_map(|i| {
-            let Found { clip_id, path, stamp, annotations } = &self.files[*i as usize];
+        let uris: Vec<String> = shard.iter().map(|i| self.files[*i as usize].source.uri()).collect();
+        let parts = shard.iter().zip(&uris).flat_map(|(i, uri)| {
+            let Found { clip_id, stamp, annotations, .. } = &self.files[*i as usize];
             let label = labels.and_then(|labels| labels.get(*i as usize)).map_or("", String::as_str);
             let annotations = annotations.as_ref().map_or("", |(_, stamp)| stamp);
-            [clip_id.as_str(), path.to_str().unwrap_or_default(), stamp, label, annotations]
+            [clip_id.as_str(), uri, stamp, label, annotations]
         });
         combined(parts)
     }
@@ -196,7 +218,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Files) -> R
         for (i, Probe { outcome, labels }) in chosen.iter().zip(&probes) {
             let file = &listing.files[*i as usize];
             let reject = |reason: &str, message: &str| {
-                let (clip_id, uri) = (file.clip_id.clone(), uri_of(file));
+                let (clip_id, uri) = (file.clip_id.clone(), file.source.uri());
                 let (reason, message) = (reason.to_owned(), message.to_owned());
                 stage.rejects.add(number, Reject { clip_id, uri, reason, message });
             };
@@ -299,16 +321,16 @@ impl<'a> Prober<'a> {
             let (stage, limits) = (self.stage.clone(), self.limits.clone());
             self.context.pool.submit(move || {
                 stage.interrupt.check()?;
-                let Found { path, stamp, annotations, .. } = &listing.files[i];
-                let key = (path.to_string_lossy().into_owned(), stamp.clone());
+                let Found { source, stamp, annotations, .. } = &listing.files[i];
+                let key = (source.uri(), stamp.clone());
                 let outcome = match known.get(&key) {
                     Some(outcome) => outcome.clone(),
-                    None => match probe_file(path, &limits) {
+                    None => match probe(source, &limits) {
                         Ok(info) => Outcomes::Good(info.into()),
                         Err(error) => bad(&error),
                     },
                 };
-                let labels = annotations.as_ref().map_or(Ok(Jams::default()), |(path, _)| read_jams(path));
+                let labels = annotations.as_ref().map_or(Ok(Jams::default()), |(place, _)| read_jams(place));
                 stage.bar.add(1);
                 Ok::<_, RunError>(Probe { outcome, labels })
             })
@@ -354,13 +376,22 @@ impl<'a> Prober<'a> {
         probes: &[Probe],
         memory: &Path,
     ) -> Result<(), RunError> {
-        let files = || chosen.iter().map(|i| &listing.files[*i as usize]);
-        let json = |probe: &Probe| serde_json::to_string(&probe.outcome);
-        let outcomes: Vec<String> =
-            probes.iter().map(json).collect::<Result<_, _>>().map_err(|e| RunError::Engine(e.to_string()))?;
+        // What the disk or the network failed with may be over the next time.
+        let lasts = |outcome: &Outcomes| match outcome {
+            Outcomes::Good(_) => true,
+            Outcomes::Bad { reason, .. } => reason != RejectKind::Io.as_str(),
+        };
+        let (mut paths, mut stamps, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, Probe { outcome, .. }) in chosen.iter().zip(probes).filter(|(_, probe)| lasts(&probe.outcome))
+        {
+            let Found { source, stamp, .. } = &listing.files[*i as usize];
+            paths.push(source.uri());
+            stamps.push(stamp.as_str());
+            outcomes.push(serde_json::to_string(outcome).map_err(|e| RunError::Engine(e.to_string()))?);
+        }
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(files().map(|file| file.path.to_string_lossy()))),
-            Arc::new(StringArray::from_iter_values(files().map(|file| &file.stamp))),
+            Arc::new(StringArray::from(paths)),
+            Arc::new(StringArray::from(stamps)),
             Arc::new(StringArray::from(outcomes)),
         ];
         let fields =
@@ -378,19 +409,63 @@ fn bad(error: &AudioError) -> Outcomes {
     Outcomes::Bad { reason: error.kind.as_str().to_owned(), message: error.message.clone() }
 }
 
-fn uri_of(file: &Found) -> String {
-    Source::File(file.path.clone()).uri()
-}
-
 fn limits(options: &Files) -> Limits {
     let ClipLimits { max_channels, max_rate, max_seconds, max_bytes } = options.limits;
     let min_seconds = options.min_seconds;
     Limits { max_channels, max_rate, max_seconds, max_bytes, min_seconds, ..Limits::default() }
 }
 
+/// The folder of annotations. What lies in a folder of a bucket is listed once.
+enum Annotations {
+    Local(PathBuf),
+    Listed(HashMap<String, Entry>),
+}
+
+impl Annotations {
+    fn in_folder(stage: &str, folder: &str) -> Result<Self, RunError> {
+        let folder = match parsed(stage, folder)? {
+            Location::Local(folder) => return Ok(Self::Local(folder)),
+            folder @ Location::Object { .. } => folder,
+        };
+        let entries = store::list(&folder, true).map_err(|e| RunError::stage(stage, e.to_string()))?;
+        let named = |entry: Entry| entry.location.below(&folder).map(|name| (name, entry));
+        Ok(Self::Listed(entries.into_iter().filter_map(named).collect()))
+    }
+
+    /// Where the annotations of a clip are, or would be, and their stamp.
+    fn of_clip(&self, clip_id: &str) -> Option<(Location, String)> {
+        match self {
+            Self::Local(folder) => {
+                let path = folder.join(clip_id).with_extension("jams");
+                let stamp = stamp(&path);
+                Some((path.into(), stamp))
+            }
+            Self::Listed(entries) => {
+                let name = Path::new(clip_id).with_extension("jams");
+                let entry = entries.get(name.to_str()?)?;
+                Some((entry.location.clone(), stamp_of(entry)))
+            }
+        }
+    }
+}
+
 /// The labels of a JAMS file; none where there is no such file.
-fn read_jams(path: &Path) -> Result<Jams, AudioError> {
-    match Jams::read(path) {
+fn read_jams(place: &Location) -> Result<Jams, AudioError> {
+    let read = match place {
+        Location::Local(path) => Jams::read(path),
+        Location::Object { .. } => match store::read(place, jams::MAX_BYTES) {
+            Ok(bytes) => Jams::parse(&bytes, &place.to_string()),
+            Err(error) => {
+                let kind = match &error {
+                    SqlError::Store { fault: StoreFault::Missing, .. } => RejectKind::Missing,
+                    SqlError::Store { fault: StoreFault::TooLarge, .. } => RejectKind::OverLimit,
+                    _ => RejectKind::Io,
+                };
+                Err(AudioError::new(kind, error.to_string()))
+            }
+        },
+    };
+    match read {
         Err(error) if error.kind == RejectKind::Missing => Ok(Jams::default()),
         read => read,
     }
@@ -440,59 +515,113 @@ fn clips(
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
-fn from_folder(stage: &str, options: &Files, folder: &Path) -> Result<Vec<Named>, RunError> {
+fn parsed(stage: &str, text: &str) -> Result<Location, RunError> {
+    Location::parse(text).map_err(|error| RunError::stage(stage, error.to_string()))
+}
+
+fn from_folder(stage: &str, options: &Files, folder: &Location) -> Result<Vec<Named>, RunError> {
+    let wanted = |ending: &str| options.extensions.iter().any(|e| e.to_lowercase() == ending.to_lowercase());
+    let folder = match folder {
+        Location::Local(folder) => folder,
+        Location::Object { .. } => {
+            let mut entries = store::list(folder, true).map_err(|e| RunError::stage(stage, e.to_string()))?;
+            entries.retain(|entry| entry.location.extension().is_some_and(wanted));
+            return listed(stage, folder, entries);
+        }
+    };
     if !folder.is_dir() {
         return Err(RunError::stage(stage, format!("there is no folder {}", folder.display())));
     }
     let mut paths = Vec::new();
     for entry in WalkDir::new(folder).follow_links(options.follow_links).sort_by_file_name() {
         let entry = entry.map_err(|e| RunError::stage(stage, e.to_string()))?;
-        let ending = entry.path().extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-        if entry.file_type().is_file() && options.extensions.iter().any(|e| e.to_lowercase() == ending) {
+        let ending = entry.path().extension().map(|e| e.to_string_lossy().into_owned()).unwrap_or_default();
+        if entry.file_type().is_file() && wanted(&ending) {
             paths.push(entry.into_path());
         }
     }
-    named(stage, folder, paths)
+    named(stage, folder, &paths)
 }
 
-fn from_glob(stage: &str, pattern: &str) -> Result<Vec<Named>, RunError> {
-    let paths = glob::glob(pattern).map_err(|e| RunError::stage(stage, format!("{pattern}: {e}")))?;
-    let paths: Vec<PathBuf> =
-        paths.collect::<Result<_, _>>().map_err(|e| RunError::stage(stage, e.to_string()))?;
-    // Names start where the pattern's first wildcard stands.
-    let fixed: PathBuf = Path::new(pattern)
-        .components()
-        .take_while(|c| !c.as_os_str().to_string_lossy().contains(['*', '?', '[']))
-        .collect();
-    named(stage, &fixed, paths.into_iter().filter(|path| path.is_file()).collect())
+/// Names start where the pattern's first wildcard stands.
+fn from_glob(stage: &str, pattern: &Location) -> Result<Vec<Named>, RunError> {
+    let wrong = |error: String| RunError::stage(stage, format!("{pattern}: {error}"));
+    match pattern {
+        Location::Local(path) => {
+            let paths = glob::glob(&path.to_string_lossy()).map_err(|e| wrong(e.to_string()))?;
+            let mut paths: Vec<PathBuf> =
+                paths.collect::<Result<_, _>>().map_err(|e| RunError::stage(stage, e.to_string()))?;
+            paths.retain(|path| path.is_file());
+            let fixed: PathBuf = path
+                .components()
+                .take_while(|c| !c.as_os_str().to_string_lossy().contains(WILDCARDS))
+                .collect();
+            named(stage, &fixed, &paths)
+        }
+        Location::Object { scheme, bucket, key } => {
+            let matches = Pattern::new(key).map_err(|e| wrong(e.to_string()))?;
+            let options = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+            let parts: Vec<&str> = key.split('/').collect();
+            let fixed = parts.iter().take_while(|part| !part.contains(WILDCARDS)).count();
+            let (above, rest) = parts.split_at(fixed);
+            let root = Location::Object { scheme: *scheme, bucket: bucket.clone(), key: above.join("/") };
+            let recursive = rest.len() > 1 || rest.contains(&"**");
+            let mut entries =
+                store::list(&root, recursive).map_err(|e| RunError::stage(stage, e.to_string()))?;
+            entries.retain(|entry| match &entry.location {
+                Location::Object { key, .. } => matches.matches_with(key, options),
+                Location::Local(_) => false,
+            });
+            listed(stage, &root, entries)
+        }
+    }
 }
 
-fn named(stage: &str, root: &Path, paths: Vec<PathBuf>) -> Result<Vec<Named>, RunError> {
+fn named(stage: &str, root: &Path, paths: &[PathBuf]) -> Result<Vec<Named>, RunError> {
     if paths.is_empty() {
         return Err(RunError::stage(stage, format!("no audio file under {}", root.display())));
     }
-    let files = paths.into_iter().map(|path| {
-        let below = path.strip_prefix(root).unwrap_or(&path);
+    let files = paths.iter().map(|path| {
+        let below = path.strip_prefix(root).unwrap_or(path);
         let clip_id =
             below.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-        let path = std::path::absolute(&path).map_err(RunError::io("cannot find", &path))?;
-        Ok(Named { clip_id, path })
+        Named::local(clip_id, path)
     });
     files.collect()
+}
+
+/// As [`named`], of objects.
+fn listed(stage: &str, root: &Location, entries: Vec<Entry>) -> Result<Vec<Named>, RunError> {
+    if entries.is_empty() {
+        return Err(RunError::stage(stage, format!("no audio file under {root}")));
+    }
+    let file = |entry: Entry| {
+        let (stamp, uri) = (stamp_of(&entry), entry.location.to_string());
+        let clip_id = entry.location.below(root).unwrap_or_else(|| uri.clone());
+        Named { clip_id, source: Source::Remote(uri), stamp }
+    };
+    Ok(entries.into_iter().map(file).collect())
 }
 
 /// Reads a manifest: its audio column names the files, its other columns are labels.
 async fn from_manifest(
     stage: &str,
     options: &Files,
-    manifest: &Path,
+    manifest: &Location,
 ) -> Result<(Vec<Named>, Option<RecordBatch>), RunError> {
-    if !manifest.is_file() {
-        return Err(RunError::stage(stage, format!("there is no manifest {}", manifest.display())));
+    let missing = || RunError::stage(stage, format!("there is no manifest {manifest}"));
+    match manifest {
+        Location::Local(path) if path.is_file() => {}
+        Location::Local(_) => return Err(missing()),
+        Location::Object { .. } => match store::entry_of(manifest) {
+            Ok(_) => {}
+            Err(SqlError::Store { fault: StoreFault::Missing, .. }) => return Err(missing()),
+            Err(error) => return Err(RunError::stage(stage, error.to_string())),
+        },
     }
     let session = loev_sql::new_session(1, None)?;
     let batch = read_table(&session, manifest).await.map_err(|error| {
-        RunError::stage(stage, format!("the manifest {} cannot be read: {error}", manifest.display()))
+        RunError::stage(stage, format!("the manifest {manifest} cannot be read: {error}"))
     })?;
     if batch.schema().index_of(&options.audio).is_err() {
         let names: Vec<String> = batch.schema().fields().iter().map(|f| format!("`{}`", f.name())).collect();
@@ -506,16 +635,36 @@ async fn from_manifest(
             ),
         ));
     }
-    let folder = manifest.parent().unwrap_or(Path::new("."));
+    let folder = manifest.parent().unwrap_or_default();
     let paths = text(&batch, &options.audio)?;
-    let mut files = Vec::with_capacity(batch.num_rows());
+    let mut rows = Vec::with_capacity(batch.num_rows());
     for row in 0..batch.num_rows() {
         let clip_id =
             required(&paths, &options.audio, row).map_err(|e| RunError::stage(stage, e.to_string()))?;
-        let path = folder.join(clip_id);
-        let path = std::path::absolute(&path).map_err(RunError::io("cannot find", &path))?;
-        files.push(Named { clip_id: clip_id.to_owned(), path });
+        rows.push((clip_id.to_owned(), folder.clone()));
     }
+    let asked = rows.into_iter().map(|(clip_id, folder)| async move {
+        match folder.join(&clip_id) {
+            Ok(Location::Local(path)) => Named::local(clip_id, &path),
+            Ok(place) => {
+                let uri = place.to_string();
+                let asked = tokio::task::spawn_blocking(move || store::entry_of(&place)).await;
+                let stamp = match asked.map_err(|error| RunError::Engine(error.to_string()))? {
+                    Ok(entry) => stamp_of(&entry),
+                    Err(SqlError::Store { fault: StoreFault::Missing, reason, .. }) => reason,
+                    Err(error) => return Err(RunError::stage(stage, error.to_string())),
+                };
+                Ok(Named { clip_id, source: Source::Remote(uri), stamp })
+            }
+            // The probe will say what is wrong with it.
+            Err(error) => {
+                let uri =
+                    if clip_id.contains("://") { clip_id.clone() } else { format!("{folder}/{clip_id}") };
+                Ok(Named { clip_id, source: Source::Remote(uri), stamp: error.to_string() })
+            }
+        }
+    });
+    let files = stream::iter(asked).buffered(ASKED).try_collect().await?;
     Ok((files, Some(labels(stage, options, &batch)?)))
 }
 
@@ -545,9 +694,12 @@ fn labels(stage: &str, options: &Files, manifest: &RecordBatch) -> Result<Record
     Ok(RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &rows)?)
 }
 
-async fn read_table(session: &SessionContext, path: &Path) -> Result<RecordBatch, RunError> {
-    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
-    let location = path.to_string_lossy().into_owned();
+async fn read_table(session: &SessionContext, manifest: &Location) -> Result<RecordBatch, RunError> {
+    let ending = manifest.extension().unwrap_or_default().to_lowercase();
+    let location = match manifest {
+        Location::Local(path) => path.to_string_lossy().into_owned(),
+        Location::Object { .. } => manifest.url().map_err(|error| RunError::Engine(error.to_string()))?,
+    };
     let rows = match ending.as_str() {
         "parquet" => session.read_parquet(location, ParquetReadOptions::default()).await?,
         "jsonl" => session.read_json(location, JsonReadOptions::default().file_extension(".jsonl")).await?,
@@ -555,4 +707,105 @@ async fn read_table(session: &SessionContext, path: &Path) -> Result<RecordBatch
     };
     let schema: SchemaRef = Arc::new(rows.schema().as_arrow().clone());
     Ok(concat_batches(&schema, &rows.collect().await?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::object_store::memory::InMemory;
+
+    use super::*;
+    use crate::resume::work::Shards;
+
+    fn place(name: &str) -> Location {
+        Location::parse(&format!("s3://test-bucket/{name}")).unwrap()
+    }
+
+    fn put(name: &str, text: &str) {
+        store::write(&place(name), text.as_bytes().to_vec()).unwrap();
+    }
+
+    fn listed(path: &str, jams: Option<&str>) -> Result<Work, RunError> {
+        let options = serde_json::json!({ "path": path, "shards": 8, "jams": jams });
+        let options: Files = serde_json::from_value(options).unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build().unwrap();
+        runtime.block_on(work("music", &options))
+    }
+
+    fn files(work: &Work) -> &[Found] {
+        &work.listing.as_ref().unwrap().files
+    }
+
+    fn names(work: &Work) -> Vec<&str> {
+        files(work).iter().map(|file| file.clip_id.as_str()).collect()
+    }
+
+    /// The shards whose recipes differ.
+    fn changed(one: &Work, other: &Work) -> Vec<usize> {
+        let (Shards::Each(one), Shards::Each(other)) = (&one.shards, &other.shards) else { panic!() };
+        assert_eq!(one.len(), 8);
+        (0..8).filter(|i| one[*i] != other[*i]).collect()
+    }
+
+    #[test]
+    fn folders_globs_and_manifests_in_a_bucket_are_listed() {
+        store::register("s3://test-bucket", Arc::new(InMemory::new())).unwrap();
+        for name in ["a 1.wav", "b/2.FLAC", "b/2.jams", "b/c/3.wav", "notes.txt", "50%.wav"] {
+            put(&format!("music/{name}"), name);
+        }
+        put("other/4.wav", "4");
+
+        let folder = listed("s3://test-bucket/music/", Some("s3://test-bucket/music")).unwrap();
+        assert_eq!(names(&folder), ["50%.wav", "a 1.wav", "b/2.FLAC", "b/c/3.wav"]);
+        assert_eq!(files(&folder)[1].source, Source::Remote("s3://test-bucket/music/a 1.wav".to_owned()));
+        let annotated: Vec<bool> = files(&folder).iter().map(|file| file.annotations.is_some()).collect();
+        assert_eq!(annotated, [false, false, true, false]);
+
+        let glob = |pattern: &str| {
+            let work = listed(&format!("s3://test-bucket/{pattern}"), None)?;
+            Ok::<_, RunError>(names(&work).join(" "))
+        };
+        assert_eq!(glob("music/*.wav").unwrap(), "50%.wav a 1.wav");
+        assert_eq!(glob("music/**/*.wav").unwrap(), "50%.wav a 1.wav b/c/3.wav");
+        assert_eq!(glob("*/b/?.FLAC").unwrap(), "music/b/2.FLAC");
+        assert!(
+            glob("music/*.mp3")
+                .unwrap_err()
+                .to_string()
+                .contains("no audio file under s3://test-bucket/music")
+        );
+
+        put(
+            "music/lists/all 1%.csv",
+            "path,key\n../b/2.FLAC,C\nnone.wav,D\nhttp://x/5.wav,E\n../../../6.wav,F\ns3://test-bucket/other/4.wav,G\n",
+        );
+        let list = "s3://test-bucket/music/lists/all 1%.csv";
+        let manifest = listed(list, None).unwrap();
+        let uris: Vec<String> = files(&manifest).iter().map(|file| file.source.uri()).collect();
+        assert_eq!(
+            uris,
+            [
+                "s3://test-bucket/music/b/2.FLAC",
+                "s3://test-bucket/music/lists/none.wav",
+                "http://x/5.wav",
+                "s3://test-bucket/music/lists/../../../6.wav",
+                "s3://test-bucket/other/4.wav",
+            ]
+        );
+        assert_eq!(names(&manifest)[0], "../b/2.FLAC");
+        assert!(
+            listed("s3://test-bucket/no.csv", None).unwrap_err().to_string().contains("there is no manifest")
+        );
+
+        // An object with new bytes changes its own shard; so do new annotations.
+        let jams = || listed("s3://test-bucket/music", Some("s3://test-bucket/music")).unwrap();
+        assert_eq!(changed(&folder, &jams()), Vec::<usize>::new());
+        put("music/b/2.FLAC", "others");
+        let shard = |name: &str| shard_of(name, 8) as usize;
+        assert_eq!(changed(&folder, &jams()), [shard("b/2.FLAC")]);
+        assert_eq!(changed(&manifest, &listed(list, None).unwrap()), [shard("../b/2.FLAC")]);
+        assert_ne!(folder.recipe.digest(), jams().recipe.digest());
+        let before = jams();
+        put("music/b/2.jams", "labels");
+        assert_eq!(changed(&before, &jams()), [shard("b/2.FLAC")]);
+    }
 }

@@ -3,7 +3,7 @@
 use arrow::array::AsArray;
 use arrow::datatypes::Float32Type;
 use loev_ops::rng::Key;
-use loev_ops::source::{Limits, Source, probe_file};
+use loev_ops::source::{Limits, Source, probe};
 
 use super::{Options, Report, Run};
 use crate::error::RunError;
@@ -130,8 +130,8 @@ fn sources(run: &Run, name: &str, options: &Options, report: &mut Report) -> Res
     for i in 0..wanted {
         options.interrupt.check()?;
         let Some([id, uri, digest]) = clips.get(i * clips.len() / wanted) else { continue };
-        let Ok(Source::File(path)) = Source::parse(uri) else { continue };
-        match probe_file(&path, &Limits { min_seconds: 0.0, ..Limits::default() }) {
+        let Ok(source @ (Source::File(_) | Source::Remote(_))) = Source::parse(uri) else { continue };
+        match probe(&source, &Limits { min_seconds: 0.0, ..Limits::default() }) {
             Ok(info) if info.digest == *digest => {}
             Ok(_) => report.fault(SOURCES, format!("{id}: the file is another than the one that was used")),
             Err(error) => report.fault(SOURCES, format!("{id}: {error}")),

@@ -17,10 +17,12 @@ use super::default_shards;
 #[garde(allow_unvalidated)]
 pub struct Files {
     /// A folder (searched with its subfolders), a glob such as `music/**/*.flac`, or one manifest
-    /// (`.csv`, `.parquet`, `.jsonl`). A relative path starts at the working directory.
+    /// (`.csv`, `.parquet`, `.jsonl`). A relative path starts at the working directory. All of these may also be at
+    /// `s3://`, `gs://` or `file://` addresses, such as `s3://bucket/music/**/*.flac`.
     #[garde(length(chars, min = 1))]
     pub path: String,
-    /// The manifest's column that holds the path of the audio file, relative to the manifest's folder.
+    /// The manifest's column that holds the path of the audio file, relative to the manifest's folder; absolute
+    /// paths and addresses stand for themselves.
     #[serde(default = "default_audio")]
     pub audio: String,
     /// Label columns: the name to give, and the manifest's column. Absent: all the manifest's other
@@ -30,7 +32,7 @@ pub struct Files {
     pub labels: Option<IndexMap<String, String>>,
     /// A folder of JAMS annotations: the clip `a/b.ogg` has its labels in `a/b.jams` below it, a clip without such a
     /// file has none. Gives the columns key, bpm, beats, onsets, chords, sections and tags, as far as any clip has
-    /// them.
+    /// them. May be at an `s3://`, `gs://` or `file://` address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jams: Option<String>,
     /// File name endings taken from a folder, without the dot, in any case. A glob or a manifest takes
@@ -38,7 +40,7 @@ pub struct Files {
     #[serde(default = "default_extensions")]
     #[garde(length(min = 1))]
     pub extensions: Vec<String>,
-    /// Follow symbolic links below the folder.
+    /// Follow symbolic links below the folder. Object stores have none.
     #[serde(default)]
     pub follow_links: bool,
     /// Number of shards, the unit of work and of resume. Part of the run's identity.
