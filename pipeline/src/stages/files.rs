@@ -482,7 +482,7 @@ fn clips(
     };
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         (CLIP_ID, texts(&|(file, _)| file.clip_id.clone())),
-        (URI, texts(&|(file, _)| uri_of(file))),
+        (URI, texts(&|(file, _)| file.source.uri())),
         (SECONDS, Arc::new(Float64Array::from_iter_values(found.iter().map(|(_, i)| i.seconds)))),
         ("rate", Arc::new(Int32Array::from_iter_values(found.iter().map(|(_, i)| i.rate as i32)))),
         (
