@@ -30,7 +30,12 @@ fn smoke(name: &str, rounds: usize, target: fn(&[u8])) {
     for (path, bytes) in &seeds {
         run(bytes, &path.display().to_string());
     }
-    for round in 0..rounds {
+    // For longer than a test: `LOEV_FUZZ_SECONDS=3600`.
+    let longer =
+        std::env::var("LOEV_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).map(Duration::from_secs);
+    let (start, mut ran) = (Instant::now(), 0);
+    for round in (0..).take_while(|round| longer.map_or(*round < rounds, |longer| start.elapsed() < longer)) {
+        ran += seeds.len();
         for (i, (path, bytes)) in seeds.iter().enumerate() {
             let damage = Damage::ALL[(round + i) % Damage::ALL.len()];
             let other = &seeds[(i + round) % seeds.len()].1;
@@ -38,6 +43,7 @@ fn smoke(name: &str, rounds: usize, target: fn(&[u8])) {
             run(&mutate(bytes, other, damage, seed), &format!("{} {damage:?} {seed}", path.display()));
         }
     }
+    println!("{name}: {ran} inputs in {:?}", start.elapsed());
 }
 
 #[test]
@@ -58,6 +64,11 @@ fn pipelines() {
 #[test]
 fn records_of_runs() {
     smoke("manifest", 300, targets::manifest::manifest);
+}
+
+#[test]
+fn receipts() {
+    smoke("receipts", 300, targets::receipts::receipts);
 }
 
 #[test]

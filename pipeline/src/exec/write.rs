@@ -18,7 +18,8 @@ use indexmap::IndexMap;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::ParquetMetaData;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use super::PartitionOp;
 use crate::error::RunError;
@@ -29,13 +30,13 @@ use crate::run::rejects::Reject;
 use crate::run::stage::StageHandle;
 
 /// Rows are handed to the encoder in chunks of about this size, whatever the sizes that arrived.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// ... and of at most this many rows.
 const CHUNK_ROWS: usize = 8192;
 /// A row group ends after this many chunks, or fewer when its rows are wide: it waits in memory until it ends.
 const CHUNKS_PER_GROUP: usize = 16;
 /// Bytes of wide columns in a row group.
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_BYTES: usize = 4 << 20;
 /// Bytes read at a time for digests.
 const READ_BYTES: usize = 1 << 20;
 
@@ -96,11 +97,20 @@ impl TableWriter {
         let file = fault::io("table.create").and_then(|()| File::create(&temporary));
         let file = file.map_err(RunError::io("cannot create", &temporary))?;
         let rows = chunk_rows(schema);
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_created_by("loev".to_owned())
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_max_row_group_row_count(Some(rows * chunks_per_group(schema)))
-            .build();
+            .set_max_row_group_row_count(Some(rows * chunks_per_group(schema)));
+        for field in schema.fields() {
+            if let DataType::FixedSizeList(item, _) = field.data_type() {
+                // Samples and embeddings hardly repeat, and nobody asks for the least of them.
+                let path = [field.name(), "list", item.name()].map(str::to_owned).to_vec();
+                properties = properties
+                    .set_column_dictionary_enabled(ColumnPath::new(path.clone()), false)
+                    .set_column_statistics_enabled(ColumnPath::new(path), EnabledStatistics::None);
+            }
+        }
+        let properties = properties.build();
         let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?;
         let coalescer = BatchCoalescer::new(Arc::clone(schema), rows);
         Ok(Self { path: path.to_owned(), temporary, coalescer, writer, rows: 0, started: Instant::now() })
@@ -338,8 +348,7 @@ mod tests {
     fn wide_rows_make_small_chunks() {
         let item = Arc::new(Field::new_list_field(DataType::Float32, false));
         let wide = Schema::new(vec![Field::new("audio", DataType::FixedSizeList(item, 48_000), false)]);
-        assert_eq!(chunk_rows(&wide), 21);
-        assert_eq!((chunk_rows(&wide), chunks_per_group(&wide)), (21, 4));
+        assert_eq!((chunk_rows(&wide), chunks_per_group(&wide)), (5, 4));
         assert_eq!((chunk_rows(&Schema::empty()), chunks_per_group(&Schema::empty())), (CHUNK_ROWS, 16));
     }
 

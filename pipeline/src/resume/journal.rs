@@ -83,6 +83,7 @@ pub struct Done {
 /// A line of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "nearly all entries are receipts")]
 pub enum Entry {
     /// See [`Receipt`].
     Receipt(Receipt),

@@ -4,4 +4,5 @@ pub mod checkpoint;
 pub mod decode;
 pub mod jams;
 pub mod manifest;
+pub mod receipts;
 pub mod yaml;
