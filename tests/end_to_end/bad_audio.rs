@@ -1,5 +1,6 @@
 //! Files that cannot be used become rejects, each with its own reason; the rest goes on.
 
+use crate::mutate::{Damage, mutate};
 use crate::support::{Workplace, errors, tone};
 
 const PIPELINE: &str = "
@@ -45,6 +46,38 @@ fn four_bad_files_are_four_rejects_and_the_good_one_is_embedded() {
     );
     let embedded = here.sql("out", "select distinct clip_id from embeddings");
     assert_eq!(embedded, ["good.wav"]);
+}
+
+#[test]
+fn every_broken_file_is_embedded_or_rejected() {
+    let here = Workplace::new();
+    // Two seconds of silence in five of sound: a part of a clip.
+    let sound = tone(7.0, 440.0);
+    let mut parts = sound.clone();
+    let (from, to) = (44 + 2 * 22_050 * 2, 44 + 4 * 22_050 * 2);
+    parts[from..to].fill(0);
+    here.write("music/parts.wav", &parts);
+    here.write("music/good.wav", &sound);
+    let flac = include_bytes!("../../ops/fixtures/chirp.flac");
+    for (i, damage) in Damage::ALL.into_iter().enumerate() {
+        for seed in 0..6 {
+            let (good, other, ending) =
+                if seed % 2 == 0 { (&sound[..], &flac[..], "wav") } else { (&flac[..], &sound[..], "flac") };
+            here.write(&format!("music/{i}-{seed}.{ending}"), mutate(good, other, damage, seed));
+        }
+    }
+    here.write("folder.yaml", PIPELINE);
+    here.done(&["run", "folder.yaml", "--out", "out"]);
+    let files = std::fs::read_dir(here.path("music")).unwrap().count();
+    let one = |query: &str| here.sql("out", query)[0].parse::<usize>().unwrap();
+    let embedded = one("select count(distinct clip_id) from embeddings");
+    let rejected = "select distinct clip_id from rejects where whole and stage in ('clips', 'embeddings')";
+    assert!(embedded > 2 && one(&format!("select count(*) from ({rejected})")) > 10);
+    assert_eq!(embedded + one(&format!("select count(*) from ({rejected})")), files, "each in one of them");
+    let both = format!("select count(*) from embeddings where clip_id in ({rejected})");
+    assert_eq!(one(&both), 0);
+    let parts = "select reason, whole from rejects where stage = 'embeddings' and clip_id = 'parts.wav'";
+    assert_eq!(here.sql("out", parts), ["silent,false"]);
 }
 
 #[test]

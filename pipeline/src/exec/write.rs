@@ -1,13 +1,14 @@
 //! The end of a plan: one Parquet file per partition, written so that its bytes depend on its rows
 //! alone, and a receipt for each that says what was written.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
@@ -22,6 +23,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::PartitionOp;
+use super::columns::CLIP_ID;
 use crate::error::RunError;
 use crate::resume::fault;
 use crate::resume::journal::{Entry, Journal, Receipt, sync_folder};
@@ -300,10 +302,20 @@ impl PartitionOp for WriteOp {
                 .get(partition)
                 .ok_or_else(|| RunError::Engine(format!("no file is named for partition {partition}")))?;
             let mut writer = TableWriter::create(&self.dir.join(&shard.file), &self.input)?;
+            let mut used = HashSet::new();
             while let Some(batch) = input.next().await {
-                writer.write(batch?)?;
+                let batch = batch?;
+                if let Some(clips) = batch.column_by_name(CLIP_ID).and_then(|c| c.as_string_opt::<i32>()) {
+                    for clip in clips.iter().flatten() {
+                        if !used.contains(clip) {
+                            used.insert(clip.to_owned());
+                        }
+                    }
+                }
+                writer.write(batch)?;
             }
-            let rejects = self.stage.rejects.take(partition);
+            let mut rejects = self.stage.rejects.take(partition);
+            rejects.iter_mut().for_each(|reject| reject.whole = !used.contains(&reject.clip_id));
             let receipt = writer.finish()?.receipt(&shard.table, &shard.recipe, rejects);
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(StringArray::from(vec![receipt.file.as_str()])),

@@ -246,7 +246,11 @@ async fn make(context: &Context, name: &str, stage: &Stage, status: &Progressed)
     let job = Job::start(&context.dir, name, status)?;
     drop(context.take_collected());
     let outcome = stages::run(context, &job, name, stage).await;
-    let collected = context.take_collected();
+    let mut collected = context.take_collected();
+    if matches!(stage, Stage::Train(_)) {
+        // Other segments of the clip were trained on, in this epoch or another.
+        collected.iter_mut().for_each(|reject| reject.whole = false);
+    }
     let rejects = context.dir.create_table(rejects::TABLE)?;
     let Outcome { side_tables, note, artifacts } = match outcome {
         Ok(outcome) => outcome,

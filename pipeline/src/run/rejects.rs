@@ -1,6 +1,6 @@
 //! What could not be used, and why: the table `rejects`.
 //!
-//! A row stands for a clip, or for a part of one: where only some segments fail, such as silent ones, the
+//! A row stands for a clip (`whole`), or for a part of one: where only some segments fail, such as silent ones, the
 //! message names the first and the others go on. Rejects are kept with the receipt of the shard they belong to, so that
 //! a resumed run has those of the shards that it did not make again.
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use loev_ops::AudioError;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,8 @@ pub struct Reject {
     pub uri: String,
     /// What happened.
     pub message: String,
+    /// Whether nothing of the clip could be used; else some of its segments were.
+    pub whole: bool,
 }
 
 impl Reject {
@@ -40,6 +42,7 @@ impl Reject {
             reason: error.kind.as_str().to_owned(),
             uri: uri.to_owned(),
             message: error.message.clone(),
+            whole: true,
         }
     }
 }
@@ -53,8 +56,9 @@ fn insert(unique: &mut Unique, reject: Reject) {
     unique
         .entry(key)
         .and_modify(|kept| {
+            kept.whole &= reject.whole;
             if reject.message < kept.message {
-                kept.clone_from(&reject);
+                (kept.message, kept.uri) = (reject.message.clone(), reject.uri.clone());
             }
         })
         .or_insert(reject);
@@ -141,12 +145,13 @@ impl Rejects {
         let text = |f: fn(&Reject) -> &str| -> ArrayRef {
             Arc::new(StringArray::from_iter_values(rows.iter().map(f)))
         };
-        let columns = vec![
+        let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![stage; rows.len()])),
             text(|reject| &reject.clip_id),
             text(|reject| &reject.uri),
             text(|reject| &reject.reason),
             text(|reject| &reject.message),
+            Arc::new(BooleanArray::from_iter(rows.iter().map(|reject| Some(reject.whole)))),
         ];
         let mut writer = TableWriter::create(&dir.join(format!("{stage}.parquet")), &schema())?;
         writer.write(RecordBatch::try_new(schema(), columns)?)?;
@@ -157,7 +162,9 @@ impl Rejects {
 
 fn schema() -> SchemaRef {
     let field = |name: &str| Field::new(name, DataType::Utf8, false);
-    Arc::new(Schema::new(["stage", "clip_id", "uri", "reason", "message"].map(field).to_vec()))
+    let mut fields = ["stage", "clip_id", "uri", "reason", "message"].map(field).to_vec();
+    fields.push(Field::new("whole", DataType::Boolean, false));
+    Arc::new(Schema::new(fields))
 }
 
 #[cfg(test)]

@@ -220,7 +220,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Files) -> R
             let reject = |reason: &str, message: &str| {
                 let (clip_id, uri) = (file.clip_id.clone(), file.source.uri());
                 let (reason, message) = (reason.to_owned(), message.to_owned());
-                stage.rejects.add(number, Reject { clip_id, uri, reason, message });
+                stage.rejects.add(number, Reject { clip_id, uri, reason, message, whole: true });
             };
             match (outcome, labels) {
                 (Outcomes::Good(info), Ok(labels)) => {
