@@ -11,6 +11,18 @@ pub enum RunError {
     /// Ctrl-C, or a termination signal.
     #[error("interrupted")]
     Interrupted,
+    /// More memory than `--memory` allows.
+    #[error(
+        "{used} MiB of resident memory, more than --memory allows ({limit} MiB); use a smaller batch or encoder, \
+         or allow more",
+        used = used >> 20, limit = limit >> 20
+    )]
+    Memory {
+        /// The limit, in bytes.
+        limit: u64,
+        /// What was in use, in bytes.
+        used: u64,
+    },
     /// The file system refused something.
     #[error("{action} {path}: {source}", path = path.display())]
     Io {

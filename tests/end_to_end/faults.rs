@@ -273,4 +273,10 @@ fn one_object_a_line_in_the_json_log() {
     let stage =
         events.iter().find(|event| event["message"] == "finished" && event["stage"] == "views").unwrap();
     assert!(stage["rows"].as_u64().is_some_and(|rows| rows > 0) && stage["seconds"].is_number(), "{stage}");
+
+    // A failure is an object too.
+    let output = here
+        .loev(&["--log", "json", "run", "p.yaml", "--out", "out", "--memory", "256MiB", "--force", "moon"]);
+    let failure: serde_json::Value = serde_json::from_str(errors(&output).trim()).unwrap();
+    assert!(failure["error"].as_str().is_some_and(|error| error.contains("no stage `moon`")), "{failure}");
 }

@@ -55,6 +55,23 @@ impl<'a> MakeWriter<'a> for Above {
     }
 }
 
+/// Says why the command did not do what was asked, in the form that was asked for.
+pub fn failed(format: LogFormat, message: &str) {
+    match format {
+        LogFormat::Human if message == "interrupted" => eprintln!("{message}"),
+        LogFormat::Human => eprintln!("error: {message}"),
+        LogFormat::Json => tracing::error!(error = message, "failed"),
+    }
+}
+
+/// Says something that is no failure, in the form that was asked for.
+pub fn notice(format: LogFormat, message: &str) {
+    match format {
+        LogFormat::Human => eprintln!("{message}"),
+        LogFormat::Json => tracing::warn!("{message}"),
+    }
+}
+
 /// Starts the log of this process; where progress is then shown.
 ///
 /// # Errors

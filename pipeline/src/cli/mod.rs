@@ -112,14 +112,14 @@ pub fn main() -> ExitCode {
         }
     };
     let interrupt = Interrupt::default();
-    let handler = interrupt.clone();
+    let (handler, format) = (interrupt.clone(), arguments.log);
     // A second Ctrl-C does not wait for the first to take effect. Without a handler (it can only be set
     // once in a process) Ctrl-C ends the process at once, as usual.
     ctrlc::set_handler(move || {
         if handler.request() {
             std::process::exit(130);
         }
-        eprintln!("interrupted: stopping at the next safe point (again to stop now)");
+        log::notice(format, "interrupted: stopping at the next safe point (again to stop now)");
     })
     .ok();
     let done = match arguments.command {
@@ -141,17 +141,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Usage(message)) => {
-            eprintln!("error: {message}");
+            log::failed(arguments.log, &message);
             ExitCode::from(2)
         }
-        Err(Failure::Run(RunError::Interrupted)) => {
-            eprintln!("interrupted");
-            ExitCode::from(130)
-        }
         Err(Failure::Run(error)) => {
-            tracing::error!(%error, "failed");
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
+            log::failed(arguments.log, &error.to_string());
+            match error {
+                RunError::Interrupted => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -360,3 +360,34 @@ impl PartitionOp for RenderOp {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rendered)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loev_ops::wav::write_wav;
+
+    use super::*;
+    use crate::spec::stage::Features;
+
+    #[test]
+    fn a_file_that_changed_or_vanished_since_it_was_probed_is_a_reject() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.wav");
+        let samples: Vec<f32> = (0..64_000).map(|i| (i as f32 * 0.1).sin()).collect();
+        write_wav(&path, 16_000, &[&samples]).unwrap();
+        let bytes = std::fs::metadata(&path).unwrap().len();
+
+        let chain =
+            serde_json::from_str::<Features>(r#"{"from": "clips", "seconds": 1}"#).unwrap().clean_chain();
+        let draws = vec![chain.draw_identity(loev_ops::rng::Key::root(1), "a", 0, 2.0)];
+        let renderers = Renderers { chain, output: Output::Audio, idle: Mutex::default() };
+        let uri = path.to_string_lossy().into_owned();
+        let render = |bytes| renderers.render(&uri, bytes, &draws).map_err(|error| error.kind);
+        assert_eq!(render(Some(bytes)).map(|samples| samples.len()), Ok(16_000));
+        assert_eq!(render(None).map(|samples| samples.len()), Ok(16_000), "not every clip has a size");
+
+        write_wav(&path, 16_000, &[&samples[..63_000]]).unwrap();
+        assert_eq!(render(Some(bytes)), Err(RejectKind::Changed));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(render(Some(bytes)), Err(RejectKind::Missing));
+    }
+}

@@ -3,6 +3,8 @@
 //! Three things grow with a run's options, and none with its data: what renders at the same time, what waits for the
 //! trainer, and what waits in writers. Rendering takes permits in bytes before it reads a file; wide batches are
 //! reserved in the query engine's memory pool; and as many files are written at the same time as the limit has room for.
+//! What a model takes is for its options to say: where that is more than the limit leaves, the run stops with an error
+//! (see [`super::interrupt`]) instead of growing on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -53,6 +55,23 @@ impl FromStr for Bytes {
             _ => Err(format!("`{text}` is no size; write 2GiB, 512MiB or 1.5GB")),
         }
     }
+}
+
+/// The resident memory of this process now, in bytes; known on Linux.
+pub fn resident() -> Option<u64> {
+    of_status("VmRSS:")
+}
+
+/// The largest resident memory of this process so far, in bytes; known on Linux.
+pub fn peak() -> Option<u64> {
+    of_status("VmHWM:")
+}
+
+fn of_status(name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
 }
 
 /// Shares of the memory that a run may take.

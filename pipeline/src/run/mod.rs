@@ -150,7 +150,7 @@ pub fn run(pipeline: Pipeline, graph: &Graph, options: &Options) -> Result<Finis
         budget: Arc::new(budget),
         rows: options.batch_rows.unwrap_or(ROWS),
         progress: options.progress.clone(),
-        interrupt: options.interrupt.clone(),
+        interrupt: options.interrupt.with_limit(options.memory),
         pipeline,
     };
     let mut manifest = Manifest {
@@ -178,7 +178,7 @@ pub fn run(pipeline: Pipeline, graph: &Graph, options: &Options) -> Result<Finis
         && RunDir::read_manifest(context.dir.root())
             .is_ok_and(|old| old.status == Status::Complete && old.stages == manifest.stages);
     if !unchanged {
-        manifest.peak_memory_bytes = peak_memory();
+        manifest.peak_memory_bytes = memory::peak();
         context.dir.write_manifest(&manifest)?;
     }
     result.map(|()| Finished { manifest, rejects: Arc::clone(&context.rejects), made })
@@ -224,7 +224,7 @@ async fn stages_in_order(
             if let Some(record) = manifest.stages.get(name) {
                 context.progress.say(&summary::stage_line(name, record));
             }
-            manifest.peak_memory_bytes = peak_memory();
+            manifest.peak_memory_bytes = memory::peak();
             context.dir.write_manifest(manifest)?;
         }
         if matches!(stage, Stage::Files(_) | Stage::Synth(_)) {
@@ -315,14 +315,6 @@ fn check_rejects(context: &Context, stage: &str, clips: u64) -> Result<(), RunEr
         }),
         _ => Ok(()),
     }
-}
-
-/// The largest resident memory of this process so far, in bytes; known on Linux.
-pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
 }
 
 /// The directory of a run when the user names none: `runs/<name>`.
