@@ -173,10 +173,12 @@ pub fn run(pipeline: Pipeline, graph: &Graph, options: &Options) -> Result<Finis
         Err(RunError::Interrupted) => Status::Interrupted,
         Err(_) => Status::Failed,
     };
-    // A finished run that is only looked at keeps its manifest, with the memory that making it took.
+    // A run that made nothing leaves the directory as it was; what its manifest says of it stays true.
     let unchanged = made.is_empty()
-        && RunDir::read_manifest(context.dir.root())
-            .is_ok_and(|old| old.status == Status::Complete && old.stages == manifest.stages);
+        && RunDir::read_manifest(context.dir.root()).is_ok_and(|old| match &result {
+            Ok(()) => old.status == Status::Complete && old.stages == manifest.stages,
+            Err(_) => true,
+        });
     if !unchanged {
         manifest.peak_memory_bytes = memory::peak();
         context.dir.write_manifest(&manifest)?;
