@@ -10,6 +10,7 @@
 //! cli     the `loev` command
 //! ```
 
+mod allocator;
 pub mod cli;
 pub mod error;
 pub mod exec;

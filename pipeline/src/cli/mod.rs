@@ -102,6 +102,7 @@ impl From<loev_sql::SqlError> for Failure {
 
 /// The `loev` command, with the arguments of this process.
 pub fn main() -> ExitCode {
+    crate::allocator::start();
     let arguments = Arguments::parse();
     loev_sql::store::enable_remote_audio();
     let progress = match log::start(arguments.log, arguments.log_level.as_deref()) {

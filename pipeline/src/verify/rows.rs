@@ -38,11 +38,10 @@ async fn of_stage(
 ) -> Result<(), RunError> {
     match stage {
         Stage::Files(_) | Stage::Synth(_) => unique(session, name, "clip_id", report).await?,
-        Stage::Sql(_) if has(session, name, &["clip_id"]).await? => {}
         Stage::Views(views) => {
             unique(session, name, "view_id", report).await?;
             join(session, name, &views.from, report).await?;
-            lost(session, name, name, &views.from, report).await?;
+            lost(session, name, &views.from, report).await?;
             if views.materialize {
                 let audio = side_table(name, "audio");
                 unique(session, &audio, "view_id", report).await?;
@@ -51,13 +50,16 @@ async fn of_stage(
                     quoted(&audio),
                     quoted(name)
                 );
-                none(session, &query, JOINS, &format!("views of `{audio}` that are not in `{name}`"), report)
-                    .await?;
+                let told = (
+                    format!("`{audio}` with `{name}`"),
+                    format!("views of `{audio}` that are not in `{name}`"),
+                );
+                none(session, &query, JOINS, told, report).await?;
             }
         }
         Stage::Embed(embed) => {
             join(session, name, &embed.from, report).await?;
-            lost(session, name, name, &embed.from, report).await?;
+            lost(session, name, &embed.from, report).await?;
         }
         Stage::Features(features) => {
             unique(session, name, "view_id", report).await?;
@@ -81,17 +83,19 @@ async fn has(session: &SessionContext, table: &str, columns: &[&str]) -> Result<
     Ok(columns.iter().all(|column| schema.index_of(column).is_ok()))
 }
 
-/// The query must give no row; the rows that it gives have the column `name`.
+/// The query must give no row; the rows that it gives have the column `name`. `good` is told when there is none, `bad`
+/// otherwise.
 async fn none(
     session: &SessionContext,
     query: &str,
     check: &'static str,
-    what: &str,
+    (good, bad): (String, String),
     report: &mut Report,
 ) -> Result<(), RunError> {
     let batches = loev_sql::query(session, query).await?;
     let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
     if total == 0 {
+        report.passed.push((check, good));
         return Ok(());
     }
     let mut names = Vec::new();
@@ -101,7 +105,7 @@ async fn none(
     }
     names.truncate(NAMED);
     let more = if total > names.len() { ", ..." } else { "" };
-    report.fault(check, format!("{total} {what}: {}{more}", names.join(", ")));
+    report.fault(check, format!("{total} {bad}: {}{more}", names.join(", ")));
     Ok(())
 }
 
@@ -111,15 +115,12 @@ async fn unique(
     column: &str,
     report: &mut Report,
 ) -> Result<(), RunError> {
-    let before = report.faults.len();
     let query = format!(
         "select {column} as name from {} group by {column} having count(*) > 1 or {column} is null order by 1",
         quoted(table)
     );
-    none(session, &query, NAMES, &format!("values of {column} in `{table}` that are not unique"), report)
-        .await?;
-    report.passed(NAMES, before, format!("{column} in `{table}`"));
-    Ok(())
+    let bad = format!("values of {column} in `{table}` that are not unique");
+    none(session, &query, NAMES, (format!("{column} in `{table}`"), bad), report).await
 }
 
 async fn join(
@@ -128,41 +129,35 @@ async fn join(
     from: &str,
     report: &mut Report,
 ) -> Result<(), RunError> {
-    let before = report.faults.len();
     let query = format!(
         "select distinct clip_id as name from {} where clip_id not in (select clip_id from {}) order by 1",
         quoted(table),
         quoted(from)
     );
-    none(session, &query, JOINS, &format!("clips of `{table}` that are not in `{from}`"), report).await?;
-    report.passed(JOINS, before, format!("`{table}` with `{from}`"));
-    Ok(())
+    let bad = format!("clips of `{table}` that are not in `{from}`");
+    none(session, &query, JOINS, (format!("`{table}` with `{from}`"), bad), report).await
 }
 
 /// A clip is used, or it is rejected.
 async fn lost(
     session: &SessionContext,
     stage: &str,
-    table: &str,
     from: &str,
     report: &mut Report,
 ) -> Result<(), RunError> {
-    let before = report.faults.len();
     let query = format!(
         "select distinct clip_id as name from {} where clip_id not in (select clip_id from {}) \
          and clip_id not in (select clip_id from rejects where stage = '{}') order by 1",
         quoted(from),
-        quoted(table),
+        quoted(stage),
         stage.replace('\'', "''")
     );
-    none(session, &query, LOST, &format!("clips neither in `{table}` nor in `rejects`"), report).await?;
-    report.passed(LOST, before, format!("`{from}` into `{table}`"));
-    Ok(())
+    let bad = format!("clips neither in `{stage}` nor in `rejects`");
+    none(session, &query, LOST, (format!("`{from}` into `{stage}`"), bad), report).await
 }
 
 /// A clip is in one split; and so is a recording, whatever it is called.
 async fn splits(session: &SessionContext, table: &str, report: &mut Report) -> Result<(), RunError> {
-    let before = report.faults.len();
     let query = |column: &str| {
         format!(
             "select {column} as name from {} where split is not null and {column} is not null \
@@ -170,12 +165,12 @@ async fn splits(session: &SessionContext, table: &str, report: &mut Report) -> R
             quoted(table)
         )
     };
-    none(session, &query("clip_id"), SPLITS, &format!("clips of `{table}` in more than one split"), report)
-        .await?;
+    let told = (format!("clips of `{table}`"), format!("clips of `{table}` in more than one split"));
+    none(session, &query("clip_id"), SPLITS, told, report).await?;
     if has(session, table, &["digest"]).await? {
-        let what = format!("recordings (equal files) of `{table}` in more than one split");
-        none(session, &query("digest"), SPLITS, &what, report).await?;
+        let good = format!("recordings of `{table}`");
+        let bad = format!("recordings (equal files) of `{table}` in more than one split");
+        none(session, &query("digest"), SPLITS, (good, bad), report).await?;
     }
-    report.passed(SPLITS, before, format!("`{table}`"));
     Ok(())
 }

@@ -1,0 +1,20 @@
+//! The allocator of every program of this library: mimalloc, told to give freed pages back at once.
+//!
+//! Rendering takes and frees large buffers on many threads. The system's allocator, and mimalloc as it comes, let
+//! resident memory grow with the length of a run, by pages that nobody uses any more.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// `mi_option_purge_delay` in the header of mimalloc 2 and 3: milliseconds that freed pages are kept. The bindings do
+/// not name it.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Sets the options of the allocator; once, at the start of a program.
+#[allow(unsafe_code)]
+pub fn start() {
+    // SAFETY: sets an integer option that mimalloc reads whenever it frees pages; no pointer is involved.
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, 0);
+    }
+}
