@@ -37,7 +37,8 @@ pub struct RunArguments {
     /// Where models are trained and run: cpu, cuda:0 or auto.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Resident memory to stay below, such as 2GiB. Results do not depend on it.
+    /// Resident memory to stay below, such as 2GiB; a model that needs more ends the run with an error. Results do not
+    /// depend on it.
     #[arg(long)]
     memory: Option<Bytes>,
     /// Rows that operators hand on at a time [default: chosen by each]. Results do not depend on it.
