@@ -16,6 +16,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::error::RunError;
+use crate::resume::work::Shard;
 
 /// A stored table: the Parquet files of one directory, in the order of their names.
 #[derive(Debug, Clone)]
@@ -111,6 +112,17 @@ impl Table {
     pub fn file(&self, name: &str) -> Result<&TableFile, RunError> {
         let found = self.files.iter().find(|file| file.name() == name);
         found.ok_or_else(|| RunError::Engine(format!("the table has no file {name}")))
+    }
+
+    /// One partition for each of `shards`: the file of its name. Also their rows.
+    ///
+    /// # Errors
+    /// When the table lacks one of the files.
+    pub fn partitions(&self, shards: &[Shard]) -> Result<(Vec<Vec<&TableFile>>, u64), RunError> {
+        let files = shards.iter().map(|shard| Ok(vec![self.file(&shard.file)?]));
+        let files = files.collect::<Result<Vec<_>, RunError>>()?;
+        let rows = files.iter().flatten().map(|file| file.rows).sum();
+        Ok((files, rows))
     }
 
     /// Rows of all files.

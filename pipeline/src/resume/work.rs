@@ -164,19 +164,23 @@ impl Job {
         self.journal.append(&Entry::Receipt(receipt))
     }
 
-    /// The stage is finished: its receipts and `done` are put in order. Returns them.
+    /// The stage is finished: its receipts (`stored`, as the journal has them) and `done` are put in order. Returns them.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn finish(self, dir: &RunDir, stage: &str, mut done: Done) -> Result<Stored, RunError> {
+    pub fn finish(
+        self,
+        dir: &RunDir,
+        stage: &str,
+        mut stored: Stored,
+        mut done: Done,
+    ) -> Result<Stored, RunError> {
         drop(self.journal);
-        let path = dir.journal(stage);
-        let mut stored = Stored::new(Journal::read(&path)?);
         stored.receipts.retain(|(table, _), _| done.tables.contains(table));
         done.files = stored.receipts.len() as u64;
         let receipts = stored.receipts.values().cloned().map(Entry::Receipt);
         let entries: Vec<Entry> = receipts.chain([Entry::Done(Box::new(done.clone()))]).collect();
-        Journal::replace(&path, &entries)?;
+        Journal::replace(&dir.journal(stage), &entries)?;
         stored.done = Some(done);
         Ok(stored)
     }

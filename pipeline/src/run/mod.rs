@@ -253,23 +253,13 @@ async fn make(context: &Context, name: &str, stage: &Stage, status: &Progressed)
         // Other segments of the clip were trained on, in this epoch or another.
         collected.iter_mut().for_each(|reject| reject.whole = false);
     }
-    let rejects = context.dir.create_table(rejects::TABLE)?;
-    let Outcome { side_tables, note, artifacts } = match outcome {
-        Ok(outcome) => outcome,
-        Err(error) => {
-            // The rejects may be the reason.
-            let partial = Stored::read(&context.dir, name)?;
-            let of_shards = partial.receipts.values().flat_map(|receipt| &receipt.rejects);
-            context.rejects.enter(name, of_shards.chain(&collected));
-            context.rejects.write(name, &rejects)?;
-            return Err(error);
-        }
-    };
-    let tables: Vec<String> = std::iter::once(name.to_owned()).chain(side_tables).collect();
+    // Also after a failure: the rejects may be its reason.
     let written = Stored::read(&context.dir, name)?;
-    let rows = written.receipts.values().filter(|r| r.table == name).map(|r| r.rows).sum();
     context.rejects.enter(name, written.receipts.values().flat_map(|r| &r.rejects).chain(&collected));
-    context.rejects.write(name, &rejects)?;
+    context.rejects.write(name, &context.dir.create_table(rejects::TABLE)?)?;
+    let Outcome { side_tables, note, artifacts } = outcome?;
+    let tables: Vec<String> = std::iter::once(name.to_owned()).chain(side_tables).collect();
+    let rows = written.receipts.values().filter(|r| r.table == name).map(|r| r.rows).sum();
     context.write_receipts(name, written.receipts.values())?;
     let record = StageRecord {
         kind: stage.kind().name().to_owned(),
@@ -282,7 +272,7 @@ async fn make(context: &Context, name: &str, stage: &Stage, status: &Progressed)
     tracing::info!(stage = name, rows, rejects = record.rejects, seconds = record.seconds, "finished");
     let recipe = status.work.recipe.clone();
     let done = Done { recipe, record, tables, files: 0, artifacts, rejects: collected };
-    let stored = job.finish(&context.dir, name, done)?;
+    let stored = job.finish(&context.dir, name, written, done)?;
     stages::tidy(context, name, stage)?;
     Ok(stored)
 }

@@ -32,6 +32,12 @@ pub fn number_of(file: &str) -> Option<u32> {
     file.strip_prefix("shard-")?.strip_suffix(".parquet")?.parse().ok()
 }
 
+/// What of `parts`, one for each shard, belongs to the shard of a file.
+pub fn part_of<'a, T>(parts: &'a [Vec<T>], shard: &Shard) -> &'a [T] {
+    let part = number_of(&shard.file).and_then(|number| parts.get(number as usize));
+    part.map(Vec::as_slice).unwrap_or_default()
+}
+
 /// The schema of a table of clips: with the column `shard` after `clip_id`, which comes first.
 pub fn with_shard_field(schema: &Schema) -> SchemaRef {
     let mut fields: Vec<Field> = schema.fields().iter().map(|f| f.as_ref().clone()).collect();

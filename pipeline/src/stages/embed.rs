@@ -19,7 +19,7 @@ use crate::exec::columns::{CLIP_ID, SECONDS, URI};
 use crate::exec::draw::{DrawOp, Plan};
 use crate::exec::embed::{EmbedOp, Encoder};
 use crate::exec::render::{BYTES, Output, RenderOp};
-use crate::exec::scan::{Table, TableFile};
+use crate::exec::scan::Table;
 use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
@@ -140,11 +140,8 @@ impl Embedding<'_> {
     ) -> Result<(), RunError> {
         let Self { context, job, clips, chain, options, front_end } = *self;
         let todo = job.todo(table);
-        let partitions = todo
-            .iter()
-            .map(|shard| Ok(vec![clips.file(&shard.file)?]))
-            .collect::<Result<Vec<Vec<&TableFile>>, RunError>>()?;
-        let stage = context.stage(name, partitions.iter().flatten().map(|file| file.rows).sum(), unit);
+        let (partitions, rows) = clips.partitions(&todo)?;
+        let stage = context.stage(name, rows, unit);
         let hop = options.hop.unwrap_or(chain.seconds);
         let draw = DrawOp::new(
             &clips.schema,

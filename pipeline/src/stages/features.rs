@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use loev_ops::draw_table::draw_fields;
 use loev_ops::features::FrontEnd;
 
-use super::views::{audio_behind, chain_of};
+use super::views::{audio_behind, chain_of, check_rate};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
@@ -18,7 +18,7 @@ use crate::exec::columns::CLIP_ID;
 use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
 use crate::exec::featurise::FeaturiseOp;
 use crate::exec::render::{Output, RenderOp};
-use crate::exec::scan::TableFile;
+use crate::resume::journal::Receipt;
 use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
@@ -53,13 +53,11 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work,
     let views = views_of(inputs.pipeline, options);
     let chain = views.map_or_else(|| options.clean_chain(), Views::chain);
     let table = source(views, options);
-    let mut columns = inputs.audio_columns(&options.from)?;
     let drawn = draw_fields(&chain);
-    let audio =
-        if table == options.from { audio_behind(inputs, &options.from, &chain)? } else { String::new() };
-    if table != options.from {
-        columns = vec!["audio"];
-    }
+    let (mut columns, audio) = match table == options.from {
+        true => (inputs.audio_columns(&table)?, audio_behind(inputs, &table, &chain)?),
+        false => (vec!["audio"], String::new()),
+    };
     if views.is_some() {
         columns.push(VIEW_ID);
         columns.extend(drawn.iter().map(|field| field.name().as_str()));
@@ -69,7 +67,7 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work,
         .options(options, without)
         .with("chain", &chain)
         .with("music", loev_ops::synth::VERSION);
-    let shard = |input: &crate::resume::journal::Receipt| Shard {
+    let shard = |input: &Receipt| Shard {
         table: name.to_owned(),
         file: input.file.clone(),
         recipe: recipe.shard(&[&input.file, &input.content(Some(&columns)), &audio]),
@@ -87,11 +85,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -
     let views = views_of(&context.pipeline, options);
     let input = context.table(&source(views, options))?;
     let todo = job.todo(name);
-    let partitions = todo
-        .iter()
-        .map(|shard| Ok(vec![input.file(&shard.file)?]))
-        .collect::<Result<Vec<Vec<&TableFile>>, RunError>>()?;
-    let rows = partitions.iter().flatten().map(|file| file.rows).sum();
+    let (partitions, rows) = input.partitions(&todo)?;
     let unit = if views.is_some() { "views" } else { "clips" };
     let stage = context.stage(name, rows, unit);
     let stored = views.is_some_and(|views| views.materialize);
@@ -101,12 +95,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -
         Some(_) => chain_of(&options.from, &input.schema)?,
         None => options.clean_chain(),
     };
-    if chain.sample_rate != options.front_end.sample_rate {
-        return Err(stage.error(format!(
-            "front_end.sample_rate is {} Hz, but `{}` renders at {} Hz",
-            options.front_end.sample_rate, options.from, chain.sample_rate
-        )));
-    }
+    check_rate(&stage, &options.front_end, &options.from, &chain)?;
     let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
     let front_end = options.front_end.clone();
     let plan: Arc<dyn ExecutionPlan> = if stored {

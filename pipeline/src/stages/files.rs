@@ -198,10 +198,7 @@ impl Listing {
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Files) -> Result<Outcome, RunError> {
     let listing = job.listing.as_ref().ok_or_else(|| RunError::stage(name, "its files are not listed"))?;
     let todo = job.todo(name);
-    let of_shard = |shard: &Shard| -> &[u32] {
-        let number = clips::number_of(&shard.file).and_then(|number| listing.shards.get(number as usize));
-        number.map(Vec::as_slice).unwrap_or_default()
-    };
+    let of_shard = |shard: &Shard| clips::part_of(&listing.shards, shard);
     let files = todo.iter().map(|shard| of_shard(shard).len() as u64).sum();
     let stage = context.stage(name, files, "files");
     let dir = context.dir.create_table(name)?;

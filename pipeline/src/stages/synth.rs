@@ -113,10 +113,7 @@ fn clips_by_shard(clips: u64, shards: u32) -> Vec<Vec<u64>> {
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Synth) -> Result<Outcome, RunError> {
     let todo = job.todo(name);
     let of_shard = clips_by_shard(options.clips, options.shards);
-    let clips_of = |shard: &Shard| -> &[u64] {
-        let number = clips::number_of(&shard.file).and_then(|number| of_shard.get(number as usize));
-        number.map(Vec::as_slice).unwrap_or_default()
-    };
+    let clips_of = |shard: &Shard| clips::part_of(&of_shard, shard);
     let stage = context.stage(name, todo.iter().map(|shard| clips_of(shard).len() as u64).sum(), "clips");
     let seed = options.seed.unwrap_or(context.pipeline.seed);
     let dir = context.dir.create_table(name)?;

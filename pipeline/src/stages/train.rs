@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 
 use super::curve::{self, Curve};
 use super::states::{RECIPE_NOTE, States};
-use super::views::{audio_behind, by_epoch, chain_of, segments_per_batch};
+use super::views::{audio_behind, by_epoch, chain_of, check_rate, segments_per_batch};
 use super::{CHAIN_NOTE, Content, Outcome};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
@@ -124,12 +124,7 @@ fn model_config(
         }
         Method::Loev | Method::LoevPlusPlus => chain.heads(),
     };
-    if options.front_end.sample_rate != chain.sample_rate {
-        return Err(stage.error(format!(
-            "front_end.sample_rate is {} Hz, but `{}` renders at {} Hz",
-            options.front_end.sample_rate, options.from, chain.sample_rate
-        )));
-    }
+    check_rate(stage, &options.front_end, &options.from, chain)?;
     Ok(options.model_config(subspaces, options.front_end.frames(chain.frames()), seed))
 }
 

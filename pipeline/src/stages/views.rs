@@ -8,6 +8,7 @@ use arrow::datatypes::Schema;
 use indexmap::IndexMap;
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::chain_from_metadata;
+use loev_ops::features::FrontEnd;
 use loev_ops::labels::view_type;
 use loev_ops::views::{Pool, PoolClip, Pools};
 
@@ -22,6 +23,7 @@ use crate::resume::ledger::Inputs;
 use crate::resume::recipe::{Recipe, combined};
 use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
+use crate::run::stage::StageHandle;
 use crate::spec::stage::{Epochs, LabelKind, Train, Views};
 use crate::spec::{Kind, Stage};
 
@@ -174,9 +176,7 @@ async fn materialize(
 ) -> Result<String, RunError> {
     let table = side_table(name, "audio");
     let todo = job.todo(&table);
-    let partitions =
-        todo.iter().map(|shard| Ok(vec![views.file(&shard.file)?])).collect::<Result<Vec<_>, RunError>>()?;
-    let rows = partitions.iter().flatten().map(|file| file.rows).sum();
+    let (partitions, rows) = views.partitions(&todo)?;
     let stage = context.stage(name, rows, "views rendered");
     let render = RenderOp::new(
         &views.schema,
@@ -238,6 +238,25 @@ pub fn segments_per_batch(options: &Train, chain: &Chain) -> u64 {
 /// When the table holds no views, or views of operators that have changed since.
 pub fn chain_of(table: &str, schema: &Schema) -> Result<Chain, RunError> {
     chain_from_metadata(schema.metadata()).map_err(|e| RunError::Engine(format!("table `{table}`: {e}")))
+}
+
+/// Whether a front end can read the views of a chain.
+///
+/// # Errors
+/// When it is made for another sample rate.
+pub fn check_rate(
+    stage: &StageHandle,
+    front_end: &FrontEnd,
+    from: &str,
+    chain: &Chain,
+) -> Result<(), RunError> {
+    match front_end.sample_rate == chain.sample_rate {
+        true => Ok(()),
+        false => Err(stage.error(format!(
+            "front_end.sample_rate is {} Hz, but `{from}` renders at {} Hz",
+            front_end.sample_rate, chain.sample_rate
+        ))),
+    }
 }
 
 /// The files of a views table by epoch.
