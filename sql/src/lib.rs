@@ -6,7 +6,8 @@
 //! ```
 //!
 //! * [`session_config`] and [`new_session`]: shared with the pipeline's own SQL stages.
-//! * [`open_run`], [`register_table`]: a directory of Parquet files is a table.
+//! * [`open_run`], [`register_table`]: a directory of Parquet files is a table; [`open_runs`]: several runs beside
+//!   each other.
 //! * [`store`]: files on this machine and in object stores, by address.
 //! * [`plan`], [`query`], [`stream`], [`execute`]: one statement; [`referenced_tables`]: what it reads.
 //! * [`Catalog`]: tables, columns and functions, for `\d` and completion.
@@ -33,6 +34,7 @@ pub mod functions;
 mod output;
 mod query;
 mod run;
+mod runs;
 mod session;
 pub mod store;
 mod suggest;
@@ -45,6 +47,7 @@ pub use error::{Place, SqlError, StatementError, StoreFault};
 pub use output::{Format, Style, Writer, write};
 pub use query::{execute, explain_error, plan, query, referenced_tables, stream};
 pub use run::{Absent, OpenRun, RunCatalog, open_run, register_table};
+pub use runs::{OpenRuns, RUNS, open_runs};
 pub use session::{new_session, session_config};
 pub use store::Location;
 pub use types::type_name;

@@ -41,6 +41,9 @@ pub struct RunCatalog {
     /// Directory of each table, relative to the run, by table name.
     #[serde(default)]
     pub tables: BTreeMap<String, PathBuf>,
+    /// The pipeline, with its defaults filled in.
+    #[serde(default)]
+    pub pipeline: serde_json::Value,
     /// The run's directory.
     #[serde(skip)]
     pub root: Location,
@@ -93,10 +96,19 @@ impl RunCatalog {
 
     /// Registers every table that can be read, and returns the others with the reason.
     pub async fn register(&self, context: &SessionContext) -> Vec<Absent> {
+        self.register_as(context, |table| TableReference::bare(table)).await
+    }
+
+    /// The same under other names. A bare reference keeps stage names with dots, dashes or capitals whole.
+    pub(crate) async fn register_as(
+        &self,
+        context: &SessionContext,
+        reference: impl Fn(&str) -> TableReference,
+    ) -> Vec<Absent> {
         let mut absent = Vec::new();
         for (table, path) in &self.tables {
             let registered = match self.root.join(&path.to_string_lossy()) {
-                Ok(dir) => register_table(context, table, dir).await,
+                Ok(dir) => register_at(context, table, reference(table), dir).await,
                 Err(error) => Err(error),
             };
             let reason = match registered {
@@ -137,7 +149,15 @@ pub async fn register_table(
     name: &str,
     dir: impl Into<Location>,
 ) -> Result<(), SqlError> {
-    let dir = dir.into();
+    register_at(context, name, TableReference::bare(name), dir.into()).await
+}
+
+async fn register_at(
+    context: &SessionContext,
+    name: &str,
+    reference: TableReference,
+    dir: Location,
+) -> Result<(), SqlError> {
     let wrong = |reason: String| SqlError::Table { table: name.to_owned(), location: dir.clone(), reason };
     let files = store::list(&dir, false).map_err(|error| match error {
         SqlError::Store { fault: StoreFault::Missing, .. } => wrong("it has not been written".to_owned()),
@@ -154,8 +174,6 @@ pub async fn register_table(
     let url = dir.url().map_err(|error| wrong(error.to_string()))? + "/";
     let options = ParquetReadOptions::default()
         .to_listing_options(&context.copied_config(), context.copied_table_options());
-    // A bare reference keeps stage names with dots, dashes or capitals whole.
-    let reference = TableReference::bare(name);
     let registered = async {
         context.deregister_table(reference.clone())?;
         context.register_listing_table(reference.clone(), url, options, None, None).await
