@@ -12,6 +12,7 @@ mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
 mod mutate; // broken files from good ones
 mod resume; // what is made again, and why
+mod statistics; // normalisation fitted as a stage
 mod support;
 #[path = "../fuzz/targets/mod.rs"]
 mod targets; // what the fuzzers run

@@ -96,21 +96,51 @@ impl Normaliser {
 
     /// Fitted to frames of `mels` bands, taken from any number of slices.
     pub fn fit<'a>(mels: usize, parts: impl Iterator<Item = &'a [f32]>) -> Self {
-        let (mut count, mut sum, mut squares) = (0usize, vec![0.0f64; mels], vec![0.0f64; mels]);
-        for frame in parts.flat_map(|part| part.chunks_exact(mels)) {
-            count += 1;
-            for ((sum, square), &x) in sum.iter_mut().zip(&mut squares).zip(frame) {
+        let mut moments = Moments::new(mels);
+        parts.for_each(|part| moments.add(part));
+        moments.normaliser()
+    }
+}
+
+/// Sums over the frames of a data set, in double precision, from which a [`Normaliser`] comes.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    frames: usize,
+    sum: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Of no frames yet, of `mels` bands.
+    pub fn new(mels: usize) -> Self {
+        Self { frames: 0, sum: vec![0.0; mels], squares: vec![0.0; mels] }
+    }
+
+    /// Adds whole frames, one after the other.
+    pub fn add(&mut self, frames: &[f32]) {
+        for frame in frames.chunks_exact(self.sum.len().max(1)) {
+            self.frames += 1;
+            for ((sum, square), &x) in self.sum.iter_mut().zip(&mut self.squares).zip(frame) {
                 *sum += f64::from(x);
                 *square += f64::from(x) * f64::from(x);
             }
         }
-        let n = count.max(1) as f64;
-        let mean: Vec<f64> = sum.iter().map(|sum| sum / n).collect();
-        let deviation = squares.iter().zip(&mean).map(|(squares, mean)| {
+    }
+
+    /// Frames so far.
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Mean and standard deviation of each band.
+    pub fn normaliser(&self) -> Normaliser {
+        let n = self.frames.max(1) as f64;
+        let mean: Vec<f64> = self.sum.iter().map(|sum| sum / n).collect();
+        let deviation = self.squares.iter().zip(&mean).map(|(squares, mean)| {
             let variance = (squares / n - mean * mean).max(0.0);
-            variance.sqrt().max(Self::LEAST) as f32
+            variance.sqrt().max(Normaliser::LEAST) as f32
         });
-        Self { deviation: deviation.collect(), mean: mean.iter().map(|&m| m as f32).collect() }
+        Normaliser { deviation: deviation.collect(), mean: mean.iter().map(|&m| m as f32).collect() }
     }
 }
 

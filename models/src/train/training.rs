@@ -198,6 +198,20 @@ impl Training {
         Ok(())
     }
 
+    /// Normalises by statistics that were fitted elsewhere, in place of [`Self::fit`].
+    ///
+    /// # Errors
+    /// [`ModelError::Data`] when they do not fit the model's bands; [`ModelError::Config`] when the statistics are
+    /// fitted already.
+    pub fn normalise_by(&mut self, normaliser: Normaliser) -> Result<()> {
+        if self.progress.fitted {
+            return Err(ModelError::Config("the statistics are fitted already".into()));
+        }
+        self.model.set_normaliser(normaliser)?;
+        self.progress.fitted = true;
+        Ok(())
+    }
+
     fn ready(&self) -> Result<()> {
         match self.progress.fitted {
             true => Ok(()),

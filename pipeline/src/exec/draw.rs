@@ -131,8 +131,9 @@ impl DrawOp {
                         format!("{seconds:.3} s long, where a segment needs {need:.3} s"),
                     ));
                 }
-                // The tolerance keeps a last segment that ends where the clip ends.
-                let segments = ((seconds - need) / hop + 1e-9).floor() as u32 + 1;
+                // A last segment that ends where the clip ends is moved back by what rendering reads beyond it.
+                let margin = (need - self.chain.seconds).clamp(0.0, hop / 2.0);
+                let segments = ((seconds - need + margin) / hop + 1e-9).floor() as u32 + 1;
                 Ok((0..segments)
                     .map(|i| {
                         let centre = need / 2.0 + f64::from(i) * hop;

@@ -17,7 +17,8 @@ const LONGEST_NAME: usize = 64;
 pub(super) const TOP_LEVEL: [&str; 4] = ["name", "seed", "max_rejects", "stages"];
 
 /// Names that a run or the SQL session uses for tables of its own.
-const RESERVED: [&str; 6] = ["datafusion", "information_schema", "public", "receipts", "rejects", "run"];
+const RESERVED: [&str; 7] =
+    ["datafusion", "information_schema", "public", "receipts", "rejects", "run", "runs"];
 
 /// Words that SQL would not take as a table's name without quotes.
 const SQL_WORDS: [&str; 46] = [
@@ -156,7 +157,7 @@ pub(super) fn stages(reader: &Reader<'_>, pipeline: &Pipeline, faulty: &[String]
             Stage::Files(files) => checks.files(name, files),
             Stage::Views(views) => checks.views(name, views),
             Stage::Train(train) => checks.train(name, train),
-            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) | Stage::Probe(_) => {}
+            _ => {}
         }
     }
 }
@@ -287,6 +288,15 @@ impl Checks<'_> {
                 let place = self.place(name, Kind::Train, "");
                 self.reader.note(place, format!("`stages.{name}.train`: {error}"), "here", None);
             }
+        }
+        if let Some(Stage::Statistics(statistics)) =
+            train.statistics.as_ref().and_then(|stage| self.pipeline.stages.get(stage))
+            && statistics.front_end != train.front_end
+        {
+            let place = self.place(name, Kind::Train, "statistics");
+            let message = "the statistics are of another front end than training reads".to_string();
+            let help = "give both stages the same `front_end`".to_string();
+            self.reader.note(place, message, "another front end", Some(help));
         }
         if train.front_end.sample_rate != views.sample_rate {
             let place = self.place(name, Kind::Train, "front_end.sample_rate");

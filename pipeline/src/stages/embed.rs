@@ -34,7 +34,7 @@ pub const BASELINE: &str = "mel_baseline";
 /// What determines embeddings, and those of the baseline, beside the clips.
 fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recipe>), RunError> {
     let model = Content { digest: inputs.artifact(&options.model)?.digest.clone() };
-    let recipe = Recipe::new(Kind::Embed, 1)
+    let recipe = Recipe::new(Kind::Embed, 2)
         .options(options, &["from", "model", "baseline"])
         .with("model", model)
         .with("music", loev_ops::synth::VERSION);
@@ -44,7 +44,7 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
     let Some(Stage::Views(views)) = inputs.pipeline.stages.get(&train.from) else {
         return Ok((recipe, None));
     };
-    let baseline = Recipe::new(Kind::Embed, 1)
+    let baseline = Recipe::new(Kind::Embed, 2)
         .options(options, &["from", "model", "baseline", "batch"])
         .with("front_end", &train.front_end)
         .with("music", loev_ops::synth::VERSION)

@@ -7,6 +7,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
 use indexmap::IndexMap;
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::draw_fields;
 use loev_ops::features::FrontEnd;
 
@@ -18,11 +19,13 @@ use crate::exec::columns::CLIP_ID;
 use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
 use crate::exec::featurise::FeaturiseOp;
 use crate::exec::render::{Output, RenderOp};
+use crate::exec::scan::{Table, TableFile};
 use crate::resume::journal::Receipt;
 use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
+use crate::run::stage::StageHandle;
 use crate::spec::stage::{Features, Views};
 use crate::spec::{Kind, Pipeline, Stage};
 
@@ -45,11 +48,23 @@ fn source(views: Option<&Views>, options: &Features) -> String {
     }
 }
 
-/// What a `features` stage has to make: one file for each file of its input.
+/// What determines the features of a stage beside its own options.
+pub struct Needs {
+    /// The table that is read.
+    pub table: String,
+    /// ... of which these columns.
+    pub columns: Vec<String>,
+    /// The digest of the audio behind it.
+    pub audio: String,
+    /// The chain that renders.
+    pub chain: Chain,
+}
+
+/// What the features of `options` are made from.
 ///
 /// # Errors
 /// When an input is not finished.
-pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work, RunError> {
+pub fn needs(inputs: &Inputs<'_>, options: &Features) -> Result<Needs, RunError> {
     let views = views_of(inputs.pipeline, options);
     let chain = views.map_or_else(|| options.clean_chain(), Views::chain);
     let table = source(views, options);
@@ -62,8 +77,20 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work,
         columns.push(VIEW_ID);
         columns.extend(drawn.iter().map(|field| field.name().as_str()));
     }
-    let without: &[&str] = if views.is_some() { &["from", "seconds", "hop"] } else { &["from"] };
-    let recipe = Recipe::new(Kind::Features, 1)
+    let columns = columns.into_iter().map(str::to_owned).collect();
+    Ok(Needs { table, columns, audio, chain })
+}
+
+/// What a `features` stage has to make: one file for each file of its input.
+///
+/// # Errors
+/// When an input is not finished.
+pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work, RunError> {
+    let Needs { table, columns, audio, chain } = needs(inputs, options)?;
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    let without: &[&str] =
+        if views_of(inputs.pipeline, options).is_some() { &["from", "seconds", "hop"] } else { &["from"] };
+    let recipe = Recipe::new(Kind::Features, 2)
         .options(options, without)
         .with("chain", &chain)
         .with("music", loev_ops::synth::VERSION);
@@ -82,23 +109,53 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work,
 /// # Errors
 /// When the views do not fit the options, or the table cannot be written.
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -> Result<Outcome, RunError> {
-    let views = views_of(&context.pipeline, options);
-    let input = context.table(&source(views, options))?;
     let todo = job.todo(name);
+    let input = input(context, options)?;
     let (partitions, rows) = input.partitions(&todo)?;
-    let unit = if views.is_some() { "views" } else { "clips" };
-    let stage = context.stage(name, rows, unit);
+    let stage = context.stage(name, rows, unit(&context.pipeline, options));
+    let plan = plan(context, &stage, options, &input, &partitions)?;
+    context.store(job, &stage, todo, project(plan)?).await?;
+    stage.bar.finish();
+    let FrontEnd { mels, .. } = &options.front_end;
+    Ok(Outcome::note(format!("{mels} mel bands in dB, frame by frame")))
+}
+
+/// What the rows of the input are.
+pub fn unit(pipeline: &Pipeline, options: &Features) -> &'static str {
+    if views_of(pipeline, options).is_some() { "views" } else { "clips" }
+}
+
+/// The table that `options` reads.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn input(context: &Context, options: &Features) -> Result<Table, RunError> {
+    context.table(&source(views_of(&context.pipeline, options), options))
+}
+
+/// The plan that computes the features of `partitions` of the table `input`, with the columns of its rows.
+///
+/// # Errors
+/// When the views do not fit the options.
+pub fn plan(
+    context: &Context,
+    stage: &StageHandle,
+    options: &Features,
+    input: &Table,
+    partitions: &[Vec<&TableFile>],
+) -> Result<Arc<dyn ExecutionPlan>, RunError> {
+    let views = views_of(&context.pipeline, options);
     let stored = views.is_some_and(|views| views.materialize);
-    let scan = input.scan_by(&partitions, stored.then_some(context.rows))?;
+    let scan = input.scan_by(partitions, stored.then_some(context.rows))?;
 
     let chain = match views {
         Some(_) => chain_of(&options.from, &input.schema)?,
         None => options.clean_chain(),
     };
-    check_rate(&stage, &options.front_end, &options.from, &chain)?;
+    check_rate(stage, &options.front_end, &options.from, &chain)?;
     let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
     let front_end = options.front_end.clone();
-    let plan: Arc<dyn ExecutionPlan> = if stored {
+    Ok(if stored {
         let op = FeaturiseOp::new(&scan.schema(), &chain, front_end, pool, stage.clone());
         PartitionExec::over(op, scan)
     } else {
@@ -107,8 +164,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -
             None => {
                 let plan = Plan::Clean { hop: options.hop.unwrap_or(options.seconds) };
                 let narrow = super::embed::narrow(input.clone());
-                let scan = narrow.scan(&partitions)?;
-                let key = context.key(name);
+                let scan = narrow.scan(partitions)?;
+                let key = context.key(&stage.name);
                 let draw =
                     DrawOp::new(&narrow.schema, chain.clone(), plan, key, &IndexMap::new(), stage.clone())?;
                 PartitionExec::over(draw, scan)
@@ -118,11 +175,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -
         let output = Output::Features(front_end);
         let render = RenderOp::new(&draws.schema(), chain, output, context.rows, pool, budget, counting);
         PartitionExec::over(render, draws)
-    };
-    context.store(job, &stage, todo, project(plan)?).await?;
-    stage.bar.finish();
-    let FrontEnd { mels, .. } = &options.front_end;
-    Ok(Outcome::note(format!("{mels} mel bands in dB, frame by frame")))
+    })
 }
 
 /// The columns that the table keeps; `view_id` joins them with the others.

@@ -9,6 +9,7 @@ pub mod files;
 pub mod probe;
 pub mod sql;
 pub mod states;
+pub mod statistics;
 pub mod synth;
 pub mod train;
 pub mod views;
@@ -62,6 +63,7 @@ pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work
         Stage::Views(options) => views::work(inputs, name, options),
         Stage::Train(options) => train::work(inputs, name, options),
         Stage::Features(options) => features::work(inputs, name, options),
+        Stage::Statistics(options) => statistics::work(inputs, options),
         Stage::Embed(options) => embed::work(inputs, name, options),
         Stage::Probe(options) => probe::work(inputs, name, options),
     }
@@ -79,6 +81,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Res
         Stage::Views(options) => views::run(context, job, name, options).await,
         Stage::Train(options) => train::run(context, job, name, options).await,
         Stage::Features(options) => features::run(context, job, name, options).await,
+        Stage::Statistics(options) => statistics::run(context, job, name, options).await,
         Stage::Embed(options) => embed::run(context, job, name, options).await,
         Stage::Probe(options) => probe::run(context, job, name, options).await,
     }

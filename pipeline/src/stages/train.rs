@@ -12,6 +12,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
+use loev_models::encoder::tokens::Normaliser;
 use loev_models::train::{TrainBatch, Training};
 use loev_models::{Device, Method, ModelConfig};
 use loev_ops::chain::Chain;
@@ -21,6 +22,7 @@ use tokio::runtime::Handle;
 
 use super::curve::{self, Curve};
 use super::states::{RECIPE_NOTE, States};
+use super::statistics;
 use super::views::{audio_behind, by_epoch, chain_of, check_rate, segments_per_batch};
 use super::{CHAIN_NOTE, Content, Outcome};
 use crate::error::RunError;
@@ -50,7 +52,7 @@ use crate::spec::{Kind, Stage};
 /// When an input is not finished.
 pub fn work(inputs: &Inputs<'_>, name: &str, options: &Train) -> Result<Work, RunError> {
     let mut recipe = Recipe::new(Kind::Train, 1)
-        .options(options, &["from", "checkpoints"])
+        .options(options, &["from", "statistics", "checkpoints"])
         .with("seed", inputs.pipeline.seed)
         .with("stage", name)
         .with("music", loev_ops::synth::VERSION);
@@ -62,6 +64,10 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Train) -> Result<Work, Ru
         let from = Content { digest: inputs.content(&options.from, Some(&columns))? };
         let audio = Content { digest: audio_behind(inputs, &options.from, &chain)? };
         recipe = recipe.with("from", from).with("audio", audio).with("chain", chain);
+    }
+    if let Some(statistics) = &options.statistics {
+        let digest = inputs.content(statistics, None)?;
+        recipe = recipe.with("statistics", Content { digest });
     }
     Ok(Work::whole(recipe))
 }
@@ -78,6 +84,10 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Train) -> R
     let feed = Feed::new(&stage, options, views, chain.clone(), context, context.key(name))?;
     let batches_per_epoch = feed.batches_per_pass();
 
+    let statistics = match &options.statistics {
+        Some(from) => Some(statistics::normaliser(&context.table(from)?)?),
+        None => None,
+    };
     let states = States::open(context.dir.states(name), &job.recipe, &options.checkpoints)?;
     let table = context.dir.create_table(name)?.join(shard_file(0));
     let work = {
@@ -89,7 +99,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Train) -> R
             (RECIPE_NOTE.to_owned(), recipe),
         ]);
         move || {
-            train_on(feed, config, &options, &device, states, &trainer, &runtime, &table, &checkpoint, &notes)
+            let data = Data { feed, statistics };
+            train_on(data, config, &options, &device, states, &trainer, &runtime, &table, &checkpoint, &notes)
         }
     };
     let answer = context.device_pool.submit(work).await.map_err(|_| RunError::Interrupted)?;
@@ -262,6 +273,13 @@ fn train_batch(rows: &RecordBatch, heads: usize) -> Result<TrainBatch, RunError>
     })
 }
 
+/// What a model is trained on.
+struct Data {
+    feed: Feed,
+    /// Of a stage of its own; else they are fitted on the first batches.
+    statistics: Option<Normaliser>,
+}
+
 /// What a finished training did, in this process.
 struct Trained {
     parameters: usize,
@@ -275,7 +293,7 @@ struct Trained {
 /// Runs on the device's thread.
 #[expect(clippy::too_many_arguments, reason = "one caller, which hands over what the thread owns")]
 fn train_on(
-    feed: Feed,
+    data: Data,
     config: ModelConfig,
     options: &Train,
     device: &Device,
@@ -291,6 +309,10 @@ fn train_on(
         Some(training) => training,
         None => Training::new(config, &options.training, device)?,
     };
+    let Data { feed, statistics } = data;
+    if let Some(statistics) = statistics.filter(|_| training.needs_statistics() > 0) {
+        training.normalise_by(statistics)?;
+    }
     let mut curve = Curve::resume(states.dir(), &heads, training.steps())?;
     stage.bar.add(training.steps() as u64);
     if training.steps() > 0 {

@@ -8,6 +8,7 @@ mod features;
 mod files;
 mod probe;
 mod sql;
+mod statistics;
 mod synth;
 mod train;
 mod views;
@@ -21,6 +22,7 @@ pub use features::Features;
 pub use files::{ClipLimits, Files};
 pub use probe::Probe;
 pub use sql::Sql;
+pub use statistics::Statistics;
 pub use synth::Synth;
 pub use train::{Checkpoints, Train};
 pub use views::{Epochs, LabelKind, Views};
@@ -46,6 +48,8 @@ pub enum Kind {
     Views,
     /// Stored features of views or clips.
     Features,
+    /// Mean and deviation of features.
+    Statistics,
     /// Contrastive training of an encoder.
     Train,
     /// Embeddings of every clip.
@@ -56,12 +60,13 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
         Self::Views,
         Self::Features,
+        Self::Statistics,
         Self::Train,
         Self::Embed,
         Self::Probe,
@@ -75,6 +80,7 @@ impl Kind {
             Self::Sql => "sql",
             Self::Views => "views",
             Self::Features => "features",
+            Self::Statistics => "statistics",
             Self::Train => "train",
             Self::Embed => "embed",
             Self::Probe => "probe",
@@ -103,6 +109,8 @@ pub enum Stage {
     Views(Views),
     /// See [`Features`].
     Features(Features),
+    /// See [`Statistics`].
+    Statistics(Statistics),
     /// See [`Train`]. Boxed: an encoder's options take more room than all the others.
     Train(Box<Train>),
     /// See [`Embed`].
@@ -121,6 +129,7 @@ impl Stage {
             Self::Views(_) => Kind::Views,
             Self::Train(_) => Kind::Train,
             Self::Features(_) => Kind::Features,
+            Self::Statistics(_) => Kind::Statistics,
             Self::Embed(_) => Kind::Embed,
             Self::Probe(_) => Kind::Probe,
         }
@@ -138,7 +147,11 @@ impl Stage {
                 std::iter::once(("from", views.from.as_str())).chain(partners).collect()
             }
             Self::Features(features) => vec![("from", features.from.as_str())],
-            Self::Train(train) => vec![("from", train.from.as_str())],
+            Self::Statistics(statistics) => vec![("from", statistics.from.as_str())],
+            Self::Train(train) => {
+                let statistics = train.statistics.as_deref().map(|stage| ("statistics", stage));
+                std::iter::once(("from", train.from.as_str())).chain(statistics).collect()
+            }
             Self::Embed(embed) => vec![("from", embed.from.as_str()), ("model", embed.model.as_str())],
             Self::Probe(probe) => {
                 let labels = probe.labels.as_deref().map(|labels| ("labels", labels));
@@ -161,8 +174,11 @@ impl Stage {
     pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
         const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
         match (kind, option) {
-            (Kind::Features, "from") => &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views],
+            (Kind::Features | Kind::Statistics, "from") => {
+                &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views]
+            }
             (Kind::Train, "from") => &[Kind::Views],
+            (Kind::Train, "statistics") => &[Kind::Statistics],
             (Kind::Embed, "model") => &[Kind::Train],
             (Kind::Probe, "from") => &[Kind::Embed],
             _ => CLIPS,
@@ -178,6 +194,7 @@ impl Stage {
             Self::Views(views) => views.validate(),
             Self::Train(train) => train.validate(),
             Self::Features(features) => features.validate(),
+            Self::Statistics(statistics) => statistics.validate(),
             Self::Embed(embed) => embed.validate(),
             Self::Probe(probe) => probe.validate(),
         }
@@ -193,6 +210,7 @@ impl Stage {
             Kind::Sql => Self::Sql(reader.read(node, path, label, plain)?),
             Kind::Views => Self::Views(reader.read(node, path, label, plain)?),
             Kind::Features => Self::Features(reader.read(node, path, label, plain)?),
+            Kind::Statistics => Self::Statistics(reader.read(node, path, label, plain)?),
             Kind::Embed => Self::Embed(reader.read(node, path, label, plain)?),
             Kind::Train => {
                 let others = schema::option_names::<TrainConfig>();
@@ -220,6 +238,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Views => Views::json_schema(generator),
         Kind::Train => schema::merged::<Train, TrainConfig>(generator),
         Kind::Features => Features::json_schema(generator),
+        Kind::Statistics => Statistics::json_schema(generator),
         Kind::Embed => Embed::json_schema(generator),
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
     }

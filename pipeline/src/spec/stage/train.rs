@@ -30,6 +30,10 @@ pub struct Train {
     #[serde(default)]
     #[garde(custom(check_front_end))]
     pub front_end: FrontEnd,
+    /// The `statistics` stage by whose means and deviations features are normalised. Absent: those of the first
+    /// `statistics_batches` batches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<String>,
     /// Views per step; a multiple of the views per segment.
     #[serde(default = "default_batch")]
     #[garde(range(min = 2, max = 65536))]
