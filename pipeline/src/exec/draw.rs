@@ -9,7 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use indexmap::IndexMap;
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::{chain_metadata, draw_fields, draws_to_arrays};
@@ -48,6 +48,20 @@ pub enum Plan {
         /// Seconds from one segment to the next.
         hop: f64,
     },
+}
+
+/// Clips whose draws are held at once; a scan hands over thousands.
+const CLIPS: usize = 64;
+
+/// A batch in parts of at most [`CLIPS`] rows.
+fn parts(clips: DfResult<RecordBatch>) -> Vec<DfResult<RecordBatch>> {
+    match clips {
+        Ok(clips) => {
+            let starts = (0..clips.num_rows()).step_by(CLIPS);
+            starts.map(|from| Ok(clips.slice(from, CLIPS.min(clips.num_rows() - from)))).collect()
+        }
+        Err(error) => vec![Err(error)],
+    }
 }
 
 /// The operator; see the module.
@@ -201,7 +215,7 @@ impl PartitionOp for DrawOp {
         _: Arc<TaskContext>,
     ) -> DfResult<SendableRecordBatchStream> {
         let schema = self.schema();
-        let rows = input.map(move |clips| {
+        let rows = input.flat_map(|clips| stream::iter(parts(clips))).map(move |clips| {
             self.stage.interrupt.check()?;
             let clips = clips?;
             let draws = self.expand(partition, &clips)?;
