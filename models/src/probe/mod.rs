@@ -17,6 +17,7 @@
 pub mod baseline;
 mod config;
 mod error;
+pub mod finetune;
 mod fit;
 mod matmul;
 mod network;

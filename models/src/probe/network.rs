@@ -17,7 +17,7 @@ pub(super) enum Loss {
 
 impl Loss {
     /// Turns each row of `logits` into probabilities in place.
-    fn activate(self, logits: &mut [f32], outputs: usize) {
+    pub(super) fn activate(self, logits: &mut [f32], outputs: usize) {
         match self {
             Self::Softmax => logits.chunks_exact_mut(outputs).for_each(softmax),
             Self::Sigmoid => logits.iter_mut().for_each(|logit| *logit = 1.0 / (1.0 + (-*logit).exp())),
@@ -25,7 +25,7 @@ impl Loss {
     }
 
     /// Loss of raw `logits`, summed over rows.
-    fn total(self, logits: &[f32], targets: &[f32], outputs: usize) -> f64 {
+    pub(super) fn total(self, logits: &[f32], targets: &[f32], outputs: usize) -> f64 {
         let rows = logits.chunks_exact(outputs).zip(targets.chunks_exact(outputs));
         rows.map(|(logits, targets)| match self {
             Self::Softmax => {

@@ -1,0 +1,37 @@
+-- The claims of LOEV, from runs of examples/loev-claims.yaml with different seeds:
+--   loev sql runs/claims-1 runs/claims-2 runs/claims-3 -f examples/queries/claims.sql
+-- A figure is the mean over runs; its interval spans the 95% bootstrap intervals of all runs. `apart` says that the
+-- intervals of the two sides do not overlap.
+with probes as (
+  select 'plain' as model, * from plain_probes union all by name
+  select 'augmented' as model, * from augmented_probes union all by name
+  select 'loev' as model, * from loev_probes union all by name
+  select 'loevpp' as model, * from loevpp_probes union all by name
+  select 'reference' as model, * from reference_probes
+), cells as (
+  select model, subspace, task, metric, avg(value) as value, min(lo) as lo, max(hi) as hi, count(*) as runs
+  from probes
+  where probe = 'linear'
+  group by model, subspace, task, metric
+), claims as (
+  select * from (values
+    ( 1, '1 as augmentations they cost key',         'key',   'accuracy',      'plain', 'invariant',     'augmented', 'invariant'),
+    ( 2, '1 ... and tempo',                          'tempo', 'acc1',          'plain', 'invariant',     'augmented', 'invariant'),
+    ( 3, '2 LOEV has key again',                     'key',   'accuracy',      'loev', 'pitch_shift',    'augmented', 'invariant'),
+    ( 4, '2 ... and tempo',                          'tempo', 'acc1',          'loev', 'time_stretch',   'augmented', 'invariant'),
+    ( 5, '2 ... at no loss in tags',                 'tags',  'macro_roc_auc', 'loev', 'invariant',      'augmented', 'invariant'),
+    ( 6, '3 LOEV++: key where pitch is kept',        'key',   'accuracy',      'loevpp', 'pitch_shift',  'loevpp', 'time_stretch'),
+    ( 7, '3 ... tempo where rate is kept',           'tempo', 'acc1',          'loevpp', 'time_stretch', 'loevpp', 'pitch_shift'),
+    ( 8, 'LOEV and the reference: key',              'key',   'accuracy',      'loev', 'pitch_shift',    'reference', 'pitch_shift'),
+    ( 9, 'LOEV and the reference: tempo',            'tempo', 'acc1',          'loev', 'time_stretch',   'reference', 'time_stretch'),
+    (10, 'LOEV and the reference: tags',             'tags',  'macro_roc_auc', 'loev', 'invariant',      'reference', 'invariant')
+  ) as c(n, claim, task, metric, model_a, space_a, model_b, space_b)
+)
+select claim, c.metric,
+       model_a || ' ' || space_a as a, round(a.value, 3) as a_value, round(a.lo, 3) as a_lo, round(a.hi, 3) as a_hi,
+       model_b || ' ' || space_b as b, round(b.value, 3) as b_value, round(b.lo, 3) as b_lo, round(b.hi, 3) as b_hi,
+       a.lo > b.hi or b.lo > a.hi as apart, a.runs
+from claims c
+join cells a on a.model = model_a and a.subspace = space_a and a.task = c.task and a.metric = c.metric
+join cells b on b.model = model_b and b.subspace = space_b and b.task = c.task and b.metric = c.metric
+order by c.n
