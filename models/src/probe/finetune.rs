@@ -293,11 +293,12 @@ impl<'a> Finetuning<'a> {
         self.problem.outputs()
     }
 
-    /// Takes the mean probabilities of the validation rows after a pass. Whether training goes on.
+    /// Takes the mean probabilities of the validation rows after a pass. Returns the loss on them, and whether
+    /// training goes on.
     ///
     /// # Errors
     /// [`ModelError::Data`] unless there are as many as [`Self::rows`] times [`Self::outputs`].
-    pub fn end_epoch(&mut self, probabilities: &[f32]) -> Result<bool> {
+    pub fn end_epoch(&mut self, probabilities: &[f32]) -> Result<(f64, bool)> {
         self.fits(probabilities, Split::Valid)?;
         let targets = self.problem.targets(&self.valid);
         let loss = log_loss(self.problem.loss(), probabilities, &targets) / self.valid.len().max(1) as f64;
@@ -307,12 +308,7 @@ impl<'a> Finetuning<'a> {
             self.best = Some(Best { epoch: self.epoch, loss, weights: weights.collect::<Result<_>>()? });
         }
         let since = self.best.as_ref().map_or(0, |best| self.epoch - best.epoch);
-        Ok(self.epoch < self.config.epochs && since < self.config.patience)
-    }
-
-    /// The loss on validation rows of the best pass so far, and its number.
-    pub fn best(&self) -> Option<(usize, f64)> {
-        self.best.as_ref().map(|best| (best.epoch, best.loss))
+        Ok((loss, self.epoch < self.config.epochs && since < self.config.patience))
     }
 
     /// Goes back to the best pass.
@@ -450,12 +446,12 @@ mod tests {
             }
             let valid = tuning.rows(Split::Valid).to_vec();
             let probabilities = tuning.predict(of(&valid), valid.len()).unwrap();
-            if !tuning.end_epoch(&probabilities).unwrap() {
+            let (loss, goes_on) = tuning.end_epoch(&probabilities).unwrap();
+            assert!(loss.is_finite());
+            if !goes_on {
                 break;
             }
         }
-        let (epoch, loss) = tuning.best().unwrap();
-        assert!(epoch >= 1 && loss.is_finite());
         tuning.restore().unwrap();
         let test = tuning.rows(Split::Test).to_vec();
         let found = tuning.score(&tuning.predict(of(&test), test.len()).unwrap()).unwrap();

@@ -117,7 +117,20 @@ impl Labels {
         self.len() == 0
     }
 
-    fn is_present(&self, row: usize) -> bool {
+    /// A label as text: key name, BPM with two decimals, class, or comma-separated tags.
+    #[must_use]
+    pub fn text(&self, row: usize) -> Option<String> {
+        match self {
+            Self::Key(labels) => labels[row].map(|key| key.name()),
+            Self::Tempo(labels) => labels[row].map(|bpm| format!("{bpm:.2}")),
+            Self::Tags(labels) => labels[row].as_ref().map(|tags| tags.join(",")),
+            Self::Class(labels) => labels[row].clone(),
+        }
+    }
+
+    /// Whether a row has a label.
+    #[must_use]
+    pub fn is_present(&self, row: usize) -> bool {
         match self {
             Self::Key(labels) => labels[row].is_some(),
             Self::Tempo(labels) => labels[row].is_some(),
