@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var, backprop::GradStore};
 use divan::{Bencher, black_box, counter::ItemsCount};
 use loev_models::{
     kernels::{
@@ -10,11 +10,58 @@ use loev_models::{
         mat::{View, product},
         rows,
     },
-    loss::contrastive,
+    layers::init::Init,
+    loss::{contrastive, excluding_positives},
+    optim::{AdamW, AdamWConfig},
+    params::{Params, Spec},
 };
+use loev_ops::rng::Key;
 
 fn main() {
     divan::main();
+}
+
+/// Parameters of a network of width 384, about the size of 14 of its blocks, and a gradient of each.
+fn parameters() -> (Params, GradStore) {
+    let specs = (0..28).flat_map(|i| {
+        let spec = |part: &str, shape: Vec<usize>| Spec {
+            name: format!("{i}.{part}"),
+            shape,
+            init: Init::Normal(0.1),
+            decay: true,
+        };
+        [spec("weight", vec![1536, 384]), spec("bias", vec![1536])]
+    });
+    let params = Params::new(specs, Key::root(1), &Device::Cpu, DType::F32).unwrap();
+    let squares = params.iter().map(|(_, p)| p.var.sqr().unwrap().sum_all().unwrap());
+    let loss = squares.reduce(|a, b| (a + b).unwrap()).unwrap();
+    let grads = loss.backward().unwrap();
+    (params, grads)
+}
+
+#[divan::bench]
+fn adamw(bencher: Bencher) {
+    let (params, grads) = parameters();
+    let mut adam = AdamW::new(AdamWConfig::default(), &params).unwrap();
+    bencher
+        .counter(ItemsCount::new(params.count()))
+        .bench_local(|| adam.step(&params, &grads, 1e-4, 0.5).unwrap());
+}
+
+/// As many values read and written as AdamW reads and writes, with nothing to work out.
+#[divan::bench]
+fn memory_of_adamw(bencher: Bencher) {
+    let (params, _) = parameters();
+    let n = params.count();
+    let (mut p, g, mut m, mut v) = (wave(n), wave(n), wave(n), wave(n));
+    bencher.counter(ItemsCount::new(n)).bench_local(|| {
+        for (((p, &g), m), v) in p.iter_mut().zip(&g).zip(&mut m).zip(&mut v) {
+            *m += g;
+            *v += g;
+            *p += g;
+        }
+        black_box((&mut p, &mut m, &mut v));
+    });
 }
 
 fn wave(n: usize) -> Vec<f32> {

@@ -29,6 +29,14 @@ pub enum ModelError {
         /// The head.
         head: String,
     },
+    /// A contrastive loss over views that all belong together.
+    #[error(
+        "all views of {head} belong together: there is nothing to tell apart; a batch needs two segments"
+    )]
+    NoNegatives {
+        /// The head.
+        head: String,
+    },
     /// A parameter that the first training step left without a gradient.
     #[error("parameter {parameter} got no gradient, or only zeros, in the first training step")]
     NoGradient {

@@ -8,7 +8,10 @@ use crate::{
         tokens::{Kept, Normaliser},
         vit::{Vit, layer_spec},
     },
-    layers::{activation::gelu, linear::linear},
+    layers::{
+        activation::{gelu, relu},
+        linear::linear,
+    },
     params::{Params, Spec},
 };
 use candle_core::{DType, Device, Tensor};
@@ -28,6 +31,11 @@ pub enum Method {
     /// The same, with encoder blocks of its own for each subspace.
     #[serde(rename = "loev++")]
     LoevPlusPlus,
+    /// LOEV as its authors published it, for comparison: projections of linear layers without bias, a ReLU
+    /// after each, and always the reference formula of the loss. Meant for views that are sampled by
+    /// independent chance.
+    #[serde(rename = "loev-reference")]
+    LoevReference,
 }
 
 /// Everything that says what a model is; a checkpoint holds it.
@@ -44,7 +52,8 @@ pub struct ModelConfig {
     pub front_end: FrontEnd,
     /// Frames of a view.
     pub frames: usize,
-    /// Widths of the layers of each projection; GELU lies between them, nothing after the last.
+    /// Widths of the layers of each projection; GELU lies between them, nothing after the last. Under
+    /// [`Method::LoevReference`] a ReLU follows every layer, and layers have no bias.
     #[serde(default = "default_projection")]
     pub projection: Vec<usize>,
     /// Seed of the initial values.
@@ -102,14 +111,14 @@ impl Blueprint {
 
     /// Every parameter, one at a time: a configuration of a few bytes may ask for billions.
     pub fn specs(&self) -> impl Iterator<Item = Spec> {
+        let biased = self.config.method != Method::LoevReference;
         let projections = (0..self.config.subspaces.len()).flat_map(move |k| {
             let widths = self.config.projection.iter();
             let inside = std::iter::once(self.config.encoder.dim()).chain(widths.clone().copied());
             widths.zip(inside).enumerate().flat_map(move |(i, (&width, inside))| {
-                [
-                    layer_spec(format!("projection.{k}.{i}.weight"), vec![width, inside]),
-                    layer_spec(format!("projection.{k}.{i}.bias"), vec![width]),
-                ]
+                let weight = layer_spec(format!("projection.{k}.{i}.weight"), vec![width, inside]);
+                let bias = layer_spec(format!("projection.{k}.{i}.bias"), vec![width]);
+                std::iter::once(weight).chain(biased.then_some(bias))
             })
         });
         self.encoder.specs().chain(projections)
@@ -221,13 +230,24 @@ impl Model {
     /// One embedding `[views, dim]` per subspace, of `features: [views, frames, mels]` in raw dB. No
     /// gradients are kept.
     pub fn embed(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        let embeddings = self.encoder.forward(&self.params, &self.normaliser, None, features, false)?;
-        Ok(embeddings.iter().map(Tensor::detach).collect())
+        self.embed_without_graph(features, None)
     }
 
     /// Embeddings with their graph, and with patches dropped where `kept` says so.
     pub(crate) fn embed_for_training(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
         self.encoder.forward(&self.params, &self.normaliser, kept, features, true)
+    }
+
+    /// [`Self::embed_for_training`], of which nothing is kept for a backward pass.
+    pub(crate) fn embed_without_graph(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
+        let embeddings = self.encoder.forward(&self.params, &self.normaliser, kept, features, false)?;
+        Ok(embeddings.iter().map(Tensor::detach).collect())
+    }
+
+    /// How many blocks lie above a parameter: 0 for the last block and what follows it, most for the
+    /// embedding of patches.
+    pub fn depth_from_top(&self, name: &str) -> usize {
+        if name.starts_with("projection.") { 0 } else { self.encoder.depth_from_top(name) }
     }
 
     /// What the loss of subspace `k` compares: `[views, last width]`, of embeddings `[views, dim]`.
@@ -238,6 +258,10 @@ impl Model {
         let mut x = embedding.clone();
         for i in 0..self.config.projection.len() {
             let weight = self.params.get(&format!("projection.{k}.{i}.weight"))?;
+            if self.config.method == Method::LoevReference {
+                x = relu(&linear(&x, &weight, None)?)?;
+                continue;
+            }
             let bias = self.params.get(&format!("projection.{k}.{i}.bias"))?;
             x = if i == 0 { x } else { gelu(&x)? };
             x = linear(&x, &weight, Some(&bias))?;
@@ -280,7 +304,7 @@ pub(crate) mod tests {
         }
     }
 
-    const METHODS: [Method; 3] = [Method::Simclr, Method::Loev, Method::LoevPlusPlus];
+    const METHODS: [Method; 4] = [Method::Simclr, Method::Loev, Method::LoevPlusPlus, Method::LoevReference];
 
     #[test]
     fn shapes_and_names() {
@@ -296,6 +320,24 @@ pub(crate) mod tests {
                 assert_eq!(model.project(k, embedding).unwrap().dims(), &[4, 6]);
             }
             assert!(model.project(subspaces, &embeddings[0]).is_err());
+        }
+    }
+
+    /// By hand: no bias, and no value below zero after any layer, the last too.
+    #[test]
+    fn the_reference_projection_is_rectified_to_its_end() {
+        let model = Model::with_dtype(small(Method::LoevReference), &Device::Cpu, DType::F64).unwrap();
+        let rows = |name: &str| model.params().get(name).unwrap().to_vec2::<f64>().unwrap();
+        let layers = [rows("projection.2.0.weight"), rows("projection.2.1.weight")];
+        let embedding = wave(&[3, 12], 0.7, 1.0);
+        let got = model.project(2, &embedding).unwrap().to_vec2::<f64>().unwrap();
+        for (x, got) in embedding.to_vec2::<f64>().unwrap().iter().zip(got) {
+            let want = layers.iter().fold(x.clone(), |x, layer| {
+                let dot = |w: &Vec<f64>| w.iter().zip(&x).map(|(w, x)| w * x).sum::<f64>().max(0.0);
+                layer.iter().map(dot).collect()
+            });
+            assert!(want.iter().zip(&got).all(|(a, b)| (a - b).abs() < 1e-12), "{got:?} {want:?}");
+            assert!(got.contains(&0.0) && got.iter().any(|x| *x > 0.0), "{got:?}");
         }
     }
 
@@ -398,6 +440,7 @@ pub(crate) mod tests {
         assert_eq!(count(Method::Simclr), tokens(1) + 4 * block + norm + projection);
         assert_eq!(count(Method::Loev), tokens(3) + 4 * block + norm + 3 * projection);
         assert_eq!(count(Method::LoevPlusPlus), tokens(3) + 6 * block + 3 * norm + 3 * projection);
+        assert_eq!(count(Method::Loev) - count(Method::LoevReference), 3 * (256 + 64));
     }
 
     #[test]

@@ -41,6 +41,8 @@ enum Moments {
 pub struct AdamW {
     config: AdamWConfig,
     moments: Vec<Moments>,
+    /// Factor on the learning rate of each parameter; 1 beyond the end.
+    rates: Vec<f64>,
     step: usize,
 }
 
@@ -127,7 +129,12 @@ impl AdamW {
                 Moments::Device(tensor(m)?, tensor(v)?)
             })
         });
-        Ok(Self { config, moments: moments.collect::<Result<_>>()?, step })
+        Ok(Self { config, moments: moments.collect::<Result<_>>()?, rates: Vec::new(), step })
+    }
+
+    /// The optimiser with a factor on the learning rate of each parameter, in the order of parameters.
+    pub(crate) fn with_rates(self, rates: Vec<f64>) -> Self {
+        Self { rates, ..self }
     }
 
     /// The running means of each parameter's gradient and of its square, in the order of parameters.
@@ -145,7 +152,9 @@ impl AdamW {
         // Both powers have long been 0 where the exponent ends.
         let step = i32::try_from(self.step).unwrap_or(i32::MAX);
         let correction = [1.0 - beta1.powi(step), 1.0 - beta2.powi(step)];
-        for ((_, parameter), moments) in params.iter().zip(&mut self.moments) {
+        let rates = self.rates.iter().copied().chain(std::iter::repeat(1.0));
+        for (((_, parameter), moments), rate) in params.iter().zip(&mut self.moments).zip(rates) {
+            let lr = lr * rate;
             let Some(grad) = grads.get(&parameter.var) else { continue };
             let decay = if parameter.decay { weight_decay } else { 0.0 };
             let factors = Factors { clip, lr, decay, correction };

@@ -76,6 +76,18 @@ impl Params {
             .ok_or_else(|| ModelError::Config(format!("the model has no parameter {name:?}")))
     }
 
+    /// A parameter.
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.0.get(name)
+    }
+
+    /// These and others, under one order of names. Values are shared, not copied.
+    pub(crate) fn and(&self, others: Self) -> Self {
+        let mut all = self.clone();
+        all.0.extend(others.0);
+        all
+    }
+
     /// Names and parameters in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Parameter)> {
         self.0.iter().map(|(name, parameter)| (name.as_str(), parameter))

@@ -1,7 +1,7 @@
 //! The training loop: batches in, one contrastive loss per subspace, AdamW, metrics out.
 //!
 //! ```text
-//! next() -> features, groups -> [patches dropped] -> encoder -> projection k -> loss k --.
+//! next() -> features, groups -> [masks] -> [patches dropped] -> encoder -> projection k -> loss k --.
 //!                                                                  sum of weighted losses -> gradients -> AdamW
 //! ```
 //!
@@ -13,9 +13,12 @@
 //! two steps and taken up again: on one CPU class the rest of the steps then gives the same bits.
 
 mod ema;
+mod objective;
+mod spec_mask;
 mod state;
 mod training;
 
+pub use spec_mask::SpecMask;
 pub use training::Training;
 
 use crate::{Model, ModelConfig, ModelError, Result, optim::Schedule};
@@ -43,7 +46,7 @@ pub enum LossKind {
 #[derive(Serialize, Deserialize, JsonSchema, Validate, Clone, Debug, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Steps, one batch each.
+    /// Steps of the optimiser, each on `accumulate` batches.
     #[garde(range(min = 1))]
     #[schemars(range(min = 1))]
     pub steps: usize,
@@ -70,10 +73,23 @@ pub struct TrainConfig {
     #[garde(range(min = 1e-3, max = 10.0))]
     #[schemars(range(min = 1e-3, max = 10.0))]
     pub temperature: f64,
+    /// Temperature of each subspace's loss, the invariant one first; none given means `temperature` for each.
+    #[garde(inner(range(min = 1e-3, max = 10.0)))]
+    pub temperatures: Vec<f64>,
+    /// Learn a temperature for each subspace, from what is given (0.01 to 1) and within 0.01 to 1: its
+    /// logarithm is a parameter like others, without weight decay.
+    #[garde(skip)]
+    pub learn_temperature: bool,
+    /// Leave the other positives of a view out of what each of its positives competes with, so that the
+    /// least possible loss is 0. Not with the reference formula.
+    #[garde(skip)]
+    pub exclude_positives: bool,
     /// Weight of each subspace's loss, the invariant one first; none given means 1 for each.
     #[garde(inner(range(min = 1e-6)))]
     pub head_weights: Vec<f64>,
-    /// Formula of the loss.
+    /// Formula of the loss; with `method: loev-reference` always the reference's. By that formula a subspace
+    /// without positives in a batch has loss 0 there; one that has none in any of the statistics batches
+    /// is an error. By the other it is an error in any batch.
     #[garde(skip)]
     pub loss: LossKind,
     /// Share of patch tokens that a view drops in training; class tokens stay. Cheaper steps, and a
@@ -81,6 +97,26 @@ pub struct TrainConfig {
     #[garde(range(min = 0.0, max = 0.99))]
     #[schemars(range(min = 0.0, max = 0.99))]
     pub mask: f64,
+    /// Masks over time and frequency of each view; off by default.
+    #[garde(dive)]
+    pub spec_mask: SpecMask,
+    /// Views that go through the encoder at a time, to train on batches beyond memory; any number, whatever
+    /// the segments. The gradients are those of the whole batch (GradCache, arXiv 2101.06983), at the price
+    /// of a second forward pass. 0 takes all views at once.
+    #[garde(range(max = 65536))]
+    #[schemars(range(max = 65536), extend("x-unit" = "views"))]
+    pub micro_batch: usize,
+    /// Batches whose gradients are averaged for one step. Views of different batches are not compared, and
+    /// a step counts once: `steps` times this many batches are trained on.
+    #[garde(range(min = 1, max = 65536))]
+    #[schemars(range(min = 1, max = 65536), extend("x-unit" = "batches"))]
+    pub accumulate: usize,
+    /// Factor on the learning rate of a block for each block above it (BEiT, arXiv 2106.08254): the last
+    /// block of a path and what follows have the full rate, the embedding of patches the lowest. 1 gives
+    /// all the same.
+    #[garde(range(min = 0.01, max = 1.0))]
+    #[schemars(range(min = 0.01, max = 1.0))]
+    pub layer_decay: f64,
     /// First batches on which the mean and deviation of each mel band are fitted.
     #[garde(range(min = 1, max = 1000))]
     #[schemars(range(min = 1, max = 1000))]
@@ -102,9 +138,16 @@ impl Default for TrainConfig {
             weight_decay: 0.05,
             clip: 1.0,
             temperature: 0.1,
+            temperatures: Vec::new(),
+            learn_temperature: false,
+            exclude_positives: false,
             head_weights: Vec::new(),
             loss: LossKind::Contrastive,
             mask: 0.0,
+            spec_mask: SpecMask::default(),
+            micro_batch: 0,
+            accumulate: 1,
+            layer_decay: 1.0,
             statistics_batches: 4,
             ema: 0.0,
         }
@@ -117,12 +160,17 @@ impl TrainConfig {
         Schedule { lr: self.lr, warmup: self.warmup, steps: self.steps, last: self.lr * self.last_lr }
     }
 
-    fn weights(&self, heads: usize) -> Result<Vec<f64>> {
-        match self.head_weights.len() {
-            0 => Ok(vec![1.0; heads]),
-            n if n == heads => Ok(self.head_weights.clone()),
-            n => Err(ModelError::Config(format!("head_weights: {n} weights for {heads} subspaces"))),
-        }
+    /// Checks the settings of the loss against the model that is to be trained.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`], whose message begins with the name of the setting and a colon.
+    pub fn fits(&self, model: &ModelConfig) -> Result<(), ModelError> {
+        objective::Objective::new(self, model).map(drop)
+    }
+
+    /// Batches that all steps take together.
+    pub fn batches(&self) -> usize {
+        self.steps.saturating_mul(self.accumulate)
     }
 }
 
@@ -139,12 +187,12 @@ pub struct TrainBatch {
     pub epoch: u32,
 }
 
-/// What a step did.
+/// What a step did. Over several batches, losses and floors are means and views a sum.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepMetrics {
     /// From 1.
     pub step: usize,
-    /// As the batch says.
+    /// As the first batch says.
     pub epoch: u32,
     /// Learning rate.
     pub lr: f64,
@@ -152,13 +200,16 @@ pub struct StepMetrics {
     pub loss: f64,
     /// The loss of each subspace.
     pub head_losses: Vec<f64>,
-    /// The least that each could be on this batch.
+    /// The least that each could be on this batch. By the reference formula both are 0 for a subspace in
+    /// which no view has a positive.
     pub head_floors: Vec<f64>,
+    /// The temperature of each subspace's loss in this step.
+    pub temperatures: Vec<f64>,
     /// Norm of the gradient before clipping.
     pub grad_norm: f64,
-    /// Views in the batch.
+    /// Views trained on.
     pub views: usize,
-    /// Time spent waiting for the batch.
+    /// Time spent waiting for batches.
     pub wait_seconds: f64,
     /// Time spent on the step itself.
     pub step_seconds: f64,
@@ -169,8 +220,9 @@ pub struct StepMetrics {
 ///
 /// # Errors
 /// [`ModelError::Config`] for settings that cannot work; [`ModelError::Data`] for a batch that does not
-/// fit, or when there is none at all; [`ModelError::NotFinite`], [`ModelError::NoPositives`] and
-/// [`ModelError::NoGradient`] as their names say; and whatever `next` returns.
+/// fit, or when there is none at all; [`ModelError::NotFinite`], [`ModelError::NoPositives`],
+/// [`ModelError::NoNegatives`] and [`ModelError::NoGradient`] as their names say; and whatever `next`
+/// returns.
 pub fn train(
     model: ModelConfig,
     cfg: &TrainConfig,
@@ -193,13 +245,21 @@ pub fn train(
     training.fit(&first)?;
     let mut first = first.into_iter().zip(waits);
     while training.steps() < cfg.steps {
-        let ready = match first.next() {
-            Some(ready) => Some(ready),
-            None => timed()?,
-        };
-        let Some((batch, wait)) = ready else { break };
-        let mut metrics = training.step(batch)?;
-        metrics.wait_seconds = wait.as_secs_f64();
+        let (mut batches, mut waited) = (Vec::new(), Duration::ZERO);
+        while batches.len() < cfg.accumulate {
+            let ready = match first.next() {
+                Some(ready) => Some(ready),
+                None => timed()?,
+            };
+            let Some((batch, wait)) = ready else { break };
+            batches.push(batch);
+            waited += wait;
+        }
+        if batches.is_empty() {
+            break;
+        }
+        let mut metrics = training.step_on(batches)?;
+        metrics.wait_seconds = waited.as_secs_f64();
         if observe(&metrics).is_break() {
             break;
         }

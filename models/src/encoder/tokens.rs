@@ -75,6 +75,14 @@ pub struct Kept {
     pub patches: Arc<Vec<u32>>,
 }
 
+impl Kept {
+    /// Those of `views` views from view `from` on.
+    pub fn narrow(&self, from: usize, views: usize) -> Self {
+        let patches = self.patches.iter().skip(from * self.per_view).take(views * self.per_view);
+        Self { per_view: self.per_view, patches: Arc::new(patches.copied().collect()) }
+    }
+}
+
 /// What turns raw decibels into numbers of about unit variance, one mean and standard deviation per
 /// mel band.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,8 +2,8 @@
 //! per subspace.
 //!
 //! The patch embedding is a matrix product over `patch_frames` whole frames; there is no convolution.
-//! Beside the slices, a few tokens hold the view's modulation spectrum ([`super::rhythm`]). Blocks are pre-norm; the last of each path asks only for class tokens. Under SimCLR and LOEV all
-//! blocks are shared and all class tokens travel together; under LOEV++ the last `branch_depth` blocks
+//! Beside the slices, a few tokens hold the view's modulation spectrum ([`super::rhythm`]). Blocks are pre-norm; the last of each path asks only for class tokens. Under all methods but LOEV++ all
+//! blocks are shared and all class tokens travel together; there the last `branch_depth` blocks
 //! and the final norm exist once per subspace, each with initial values of its own.
 
 use super::{
@@ -97,7 +97,9 @@ impl Vit {
             return fault(format!("a view has {frames} frames, less than one patch of {patch_frames}"));
         }
         let (trunk, branches) = match method {
-            Method::Simclr | Method::Loev => (depth - 1, vec![Branch { classes: 0..classes, depth: 1 }]),
+            Method::Simclr | Method::Loev | Method::LoevReference => {
+                (depth - 1, vec![Branch { classes: 0..classes, depth: 1 }])
+            }
             Method::LoevPlusPlus => {
                 let branches = (0..classes).map(|k| Branch { classes: k..k + 1, depth: branch_depth });
                 (depth - branch_depth, branches.collect())
@@ -121,6 +123,19 @@ impl Vit {
         let trunk = (0..self.plan.trunk).map(|i| format!("trunk.{i}."));
         let branches = self.plan.branches.iter().enumerate();
         trunk.chain(branches.flat_map(|(k, b)| (0..b.depth).map(move |i| format!("branch.{k}.{i}."))))
+    }
+
+    /// How many blocks a path has above a parameter.
+    pub fn depth_from_top(&self, name: &str) -> usize {
+        let branch = |k: usize| self.plan.branches.get(k).map_or(0, |branch| branch.depth);
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = |i: usize| parts.get(i).and_then(|part| part.parse::<usize>().ok());
+        match (parts.first(), number(1), number(2)) {
+            (Some(&"branch"), Some(k), Some(i)) => branch(k).saturating_sub(i + 1),
+            (Some(&"branch"), ..) => 0,
+            (Some(&"trunk"), Some(i), _) => branch(0) + self.plan.trunk.saturating_sub(i + 1),
+            _ => branch(0) + self.plan.trunk,
+        }
     }
 
     /// Every parameter.

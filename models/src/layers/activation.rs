@@ -1,4 +1,4 @@
-//! GELU, composed.
+//! Activations, composed.
 
 use candle_core::{Result, Tensor};
 
@@ -8,6 +8,12 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     let root = (2.0 / std::f64::consts::PI).sqrt();
     let inner = (x * ((x.sqr()? * (root * 0.044_715))? + root)?)?;
     (x * 0.5)? * (inner.tanh()? + 1.0)?
+}
+
+/// The greater of `x` and 0. Its gradient at 0 is 0; candle's own passes it on there, which a row that is
+/// zero all over would then multiply by the inverse of its length.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    x * x.gt(0.0)?.to_dtype(x.dtype())?
 }
 
 #[cfg(test)]
@@ -26,6 +32,15 @@ mod tests {
         rows::gelu(&mut out, &x.flatten_all().unwrap().to_vec1::<f64>().unwrap());
         let out = Tensor::from_vec(out, (3, 7), x.device()).unwrap();
         assert!(distance(&out, &gelu(&x).unwrap()) < 1e-14);
+    }
+
+    #[test]
+    fn relu_passes_gradients_above_zero_only() {
+        let x = candle_core::Var::new(&[-1.5f64, 0.0, -0.0, 2.0], &candle_core::Device::Cpu).unwrap();
+        let y = relu(&x).unwrap();
+        let grads = (&y * 3.0).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(y.to_vec1::<f64>().unwrap(), [0.0, 0.0, 0.0, 2.0]);
+        assert_eq!(grads.get(&x).unwrap().to_vec1::<f64>().unwrap(), [0.0, 0.0, 0.0, 3.0]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     TrainConfig, Training,
     ema::Ema,
+    objective::Objective,
     training::{Progress, optimiser, validate},
 };
 use crate::{
@@ -13,9 +14,9 @@ use crate::{
     },
     model::Blueprint,
     optim::AdamW,
-    params::Spec,
+    params::{Params, Spec},
 };
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{collections::BTreeMap, path::Path};
@@ -42,12 +43,12 @@ struct Header {
 }
 
 pub(super) fn save(training: &Training, path: &Path, notes: &BTreeMap<String, String>) -> Result<String> {
-    let Training { model, cfg, adam, ema, progress, .. } = training;
+    let Training { model, params, cfg, adam, ema, progress, .. } = training;
     let mut tensors = checkpoint::statistics(model.normaliser());
     let mut put = |prefix: &str, name: &str, shape: &[usize], values: Values| {
         tensors.push(Named { name: format!("{prefix}{name}"), shape: shape.to_vec(), values });
     };
-    for ((name, parameter), moments) in model.params().iter().zip(adam.moments()) {
+    for ((name, parameter), moments) in params.iter().zip(adam.moments()) {
         let shape = parameter.var.dims();
         put(WEIGHTS, name, shape, Values::F32(checkpoint::host(&parameter.var)?));
         for (prefix, values) in MOMENTS.iter().zip(moments?) {
@@ -55,7 +56,7 @@ pub(super) fn save(training: &Training, path: &Path, notes: &BTreeMap<String, St
         }
     }
     if let Some(ema) = ema {
-        for ((name, parameter), values) in model.params().iter().zip(ema.values()) {
+        for ((name, parameter), values) in params.iter().zip(ema.values()) {
             put(EMA, name, parameter.var.dims(), Values::F64(values?));
         }
     }
@@ -86,8 +87,9 @@ pub(super) fn load(
     }
 
     let blueprint = Blueprint::new(config.clone())?;
+    let objective = Objective::new(cfg, config)?;
     let averaged = cfg.ema > 0.0;
-    let parameters = blueprint.specs().flat_map(|Spec { name, shape, .. }| {
+    let parameters = blueprint.specs().chain(objective.specs()).flat_map(|Spec { name, shape, .. }| {
         let single = [WEIGHTS, MOMENTS[0], MOMENTS[1]].map(|prefix| (prefix, Type::F32));
         let tensors = single.into_iter().chain(averaged.then_some((EMA, Type::F64)));
         tensors.map(move |(prefix, kind)| (format!("{prefix}{name}"), kind, shape.clone()))
@@ -95,19 +97,24 @@ pub(super) fn load(
     contents.expect(parameters.chain(checkpoint::statistics_of(blueprint.mels())))?;
 
     let model = checkpoint::restore(&contents, blueprint, WEIGHTS, device)?;
-    let adam = AdamW::resumed(optimiser(cfg), model.params(), header.step, |name, _| {
+    let learned = Params::with_values(objective.specs(), device, |Spec { name, shape, .. }| {
+        let values = contents.f32s(&format!("{WEIGHTS}{name}"))?;
+        Ok(Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?)
+    })?;
+    let params = model.params().and(learned);
+    let adam = AdamW::resumed(optimiser(cfg), &params, header.step, |name, _| {
         let [m, v] = MOMENTS.map(|prefix| contents.f32s(&format!("{prefix}{name}")));
         Ok([m?, v?])
     })?;
     let ema = match averaged {
         true => {
             let read = |name: &str| contents.f64s(&format!("{EMA}{name}"));
-            Some(Ema::resumed(cfg.ema, model.params(), read)?)
+            Some(Ema::resumed(cfg.ema, &params, read)?)
         }
         false => None,
     };
     let progress = Progress { steps: header.step, fitted: true, checked: header.gradients_checked };
-    Ok((Training::of(model, cfg, adam, ema, progress)?, header.notes))
+    Ok((Training::of(model, params, objective, cfg, adam, ema, progress), header.notes))
 }
 
 /// Checks that settings are those that the state was made with.

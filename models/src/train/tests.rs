@@ -1,5 +1,6 @@
 //! Training on a small task with a known answer, and what the trainer refuses.
 
+mod options;
 mod resume;
 
 use super::*;

@@ -1,14 +1,19 @@
 //! One training, step by step.
 
-use super::{LossKind, StepMetrics, TrainBatch, TrainConfig, ema::Ema, state};
+use super::{
+    StepMetrics, TrainBatch, TrainConfig,
+    ema::Ema,
+    objective::{Objective, culprit},
+    state,
+};
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
     encoder::tokens::{Kept, Normaliser},
-    loss::{contrastive, floor, reference_loss},
+    loss::has_positives,
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
 };
-use candle_core::{Device, Tensor, backprop::GradStore};
+use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use garde::Validate;
 use loev_ops::rng::Key;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
@@ -28,12 +33,16 @@ pub struct Training {
     pub(super) adam: AdamW,
     pub(super) ema: Option<Ema>,
     pub(super) progress: Progress,
-    /// Weight of each subspace's loss.
-    weights: Vec<f64>,
+    /// What is trained: the model's parameters and those of the loss.
+    pub(super) params: Params,
+    objective: Objective,
     schedule: Schedule,
     /// Patches that a view keeps, when it drops some.
     keeps: Option<usize>,
     masks: Key,
+    spec_masks: Key,
+    /// Whether a step has ended in an error.
+    failed: bool,
 }
 
 /// How far a training has come.
@@ -65,30 +74,43 @@ impl Training {
     pub fn new(config: ModelConfig, cfg: &TrainConfig, device: &Device) -> Result<Self> {
         validate(cfg)?;
         let model = Model::new(config, device)?;
-        let adam = AdamW::new(optimiser(cfg), model.params())?;
-        let ema = if cfg.ema > 0.0 { Some(Ema::new(cfg.ema, model.params())?) } else { None };
-        Self::of(model, cfg, adam, ema, Progress::default())
+        let objective = Objective::new(cfg, model.config())?;
+        let params = model.params().and(objective.params(device, DType::F32)?);
+        let adam = AdamW::new(optimiser(cfg), &params)?;
+        let ema = if cfg.ema > 0.0 { Some(Ema::new(cfg.ema, &params)?) } else { None };
+        Ok(Self::of(model, params, objective, cfg, adam, ema, Progress::default()))
     }
 
     pub(super) fn of(
         model: Model,
+        params: Params,
+        objective: Objective,
         cfg: &TrainConfig,
         adam: AdamW,
         ema: Option<Ema>,
         progress: Progress,
-    ) -> Result<Self> {
+    ) -> Self {
         let kept = ((1.0 - cfg.mask) * model.patches() as f64).round().max(1.0) as usize;
-        Ok(Self {
-            weights: cfg.weights(model.config().subspaces.len())?,
+        let rate = |name: &str| match cfg.layer_decay {
+            1.0 => 1.0,
+            decay => decay.powi(i32::try_from(model.depth_from_top(name)).unwrap_or(i32::MAX)),
+        };
+        let adam = adam.with_rates(params.iter().map(|(name, _)| rate(name)).collect());
+        let key = Key::root(model.config().seed);
+        Self {
+            objective,
             schedule: cfg.schedule(),
             keeps: (kept < model.patches()).then_some(kept),
-            masks: Key::root(model.config().seed).with_str("mask"),
+            masks: key.with_str("mask"),
+            spec_masks: key.with_str("spec_mask"),
             cfg: cfg.clone(),
             model,
+            params,
             adam,
             ema,
             progress,
-        })
+            failed: false,
+        }
     }
 
     /// A training as [`Self::save_state`] left it, and the caller's notes. `config` and `cfg` must be
@@ -127,10 +149,12 @@ impl Training {
     /// are equal files. Returns the BLAKE3 digest of the file in hexadecimal.
     ///
     /// # Errors
-    /// [`ModelError::Config`] before [`Self::fit`]; [`ModelError::Io`]; and [`ModelError::Checkpoint`]
-    /// when the state cannot be written as safetensors.
+    /// [`ModelError::Config`] before [`Self::fit`] and after an error of a step; [`ModelError::NotFinite`]
+    /// with the name of the first parameter that is not finite; [`ModelError::Io`]; and
+    /// [`ModelError::Checkpoint`] when the state cannot be written as safetensors.
     pub fn save_state(&self, path: &Path, notes: &BTreeMap<String, String>) -> Result<String> {
         self.ready()?;
+        self.sound()?;
         state::save(self, path, notes)
     }
 
@@ -138,10 +162,16 @@ impl Training {
     /// with [`TrainConfig::ema`], else the weights. Returns the BLAKE3 digest of the file in hexadecimal.
     ///
     /// # Errors
-    /// As [`checkpoint::save`].
+    /// As [`checkpoint::save`]; [`ModelError::NotFinite`] with the name of the first parameter that is not
+    /// finite; [`ModelError::Config`] after an error of a step.
     pub fn save_model(&self, path: &Path, notes: &BTreeMap<String, String>) -> Result<String> {
+        self.sound()?;
         match &self.ema {
-            Some(ema) => checkpoint::save_with(&self.model, ema.weights(), path, notes),
+            Some(ema) => {
+                let own = self.params.iter().zip(ema.weights());
+                let own = own.filter(|((name, _), _)| self.model.params().parameter(name).is_some());
+                checkpoint::save_with(&self.model, own.map(|(_, weights)| weights), path, notes)
+            }
             None => checkpoint::save(&self.model, path, notes),
         }
     }
@@ -149,10 +179,12 @@ impl Training {
     /// The model that [`Self::save_model`] would save.
     ///
     /// # Errors
-    /// When the device fails.
+    /// [`ModelError::NotFinite`] and [`ModelError::Config`] as [`Self::save_model`]; and when the device
+    /// fails.
     pub fn into_model(self) -> Result<Model> {
+        self.sound()?;
         if let Some(ema) = &self.ema {
-            for ((_, parameter), values) in self.model.params().iter().zip(ema.weights()) {
+            for ((_, parameter), values) in self.params.iter().zip(ema.weights()) {
                 let var = &parameter.var;
                 var.set(&Tensor::from_vec(values?, var.shape(), var.device())?)?;
             }
@@ -170,9 +202,14 @@ impl Training {
         self.progress.steps
     }
 
+    /// Batches that these steps took, which is also where to go on in the data.
+    pub fn batches(&self) -> usize {
+        self.progress.steps.saturating_mul(self.cfg.accumulate)
+    }
+
     /// How many batches [`Self::fit`] asks for; 0 once it has had them, and after [`Self::resume`].
     pub fn needs_statistics(&self) -> usize {
-        if self.progress.fitted { 0 } else { self.cfg.statistics_batches.min(self.cfg.steps) }
+        if self.progress.fitted { 0 } else { self.cfg.statistics_batches.min(self.cfg.batches()) }
     }
 
     /// Fits the front end's statistics on the first batches; fewer than [`Self::needs_statistics`] will
@@ -180,7 +217,8 @@ impl Training {
     ///
     /// # Errors
     /// [`ModelError::Data`] and [`ModelError::NotFinite`] for batches that do not fit the model, or when
-    /// there is none; [`ModelError::Config`] when the statistics are fitted already.
+    /// there is none; [`ModelError::NoPositives`] for a subspace that the reference formula finds without
+    /// positives in all of them; [`ModelError::Config`] when the statistics are fitted already.
     pub fn fit(&mut self, first: &[TrainBatch]) -> Result<()> {
         if self.progress.fitted {
             return Err(ModelError::Config("the statistics are fitted already".into()));
@@ -190,6 +228,14 @@ impl Training {
         }
         for (i, batch) in first.iter().enumerate() {
             check(&self.model, batch, i + 1)?;
+        }
+        // A batch may lack positives by chance; all of them do by rule.
+        for (k, name) in self.model.config().subspaces.iter().enumerate() {
+            let lacks = |batch: &TrainBatch| !batch.groups.get(k).is_some_and(|groups| has_positives(groups));
+            if self.objective.allows_empty() && first.iter().all(lacks) {
+                let head = format!("subspace {name} in any of the first {} batches", first.len());
+                return Err(ModelError::NoPositives { head });
+            }
         }
         let mels = self.model.config().front_end.mels;
         let features = first.iter().map(|batch| batch.features.as_slice());
@@ -213,47 +259,105 @@ impl Training {
     }
 
     fn ready(&self) -> Result<()> {
-        match self.progress.fitted {
-            true => Ok(()),
-            false => Err(ModelError::Config("the statistics of the front end are not fitted yet".into())),
+        match (self.progress.fitted, self.failed) {
+            (true, false) => Ok(()),
+            (false, _) => {
+                Err(ModelError::Config("the statistics of the front end are not fitted yet".into()))
+            }
+            (_, true) => Err(ModelError::Config("an earlier step of this training failed".into())),
         }
     }
 
-    /// Trains on one batch. The metrics leave the time spent waiting for it at 0.
+    /// Whether what was trained may be kept.
+    fn sound(&self) -> Result<()> {
+        if self.failed {
+            return Err(ModelError::Config("a step of this training failed: nothing of it is kept".into()));
+        }
+        match culprit(&self.params, None)? {
+            Some(what) => Err(ModelError::NotFinite { what, step: self.progress.steps }),
+            None => Ok(()),
+        }
+    }
+
+    /// Trains on one batch: [`Self::step_on`] of a training with [`TrainConfig::accumulate`] 1.
     ///
     /// # Errors
-    /// [`ModelError::Data`] for a batch that does not fit the model; [`ModelError::NotFinite`],
-    /// [`ModelError::NoPositives`] and [`ModelError::NoGradient`] as their names say;
-    /// [`ModelError::Config`] before [`Self::fit`].
+    /// As [`Self::step_on`].
     pub fn step(&mut self, batch: TrainBatch) -> Result<StepMetrics> {
-        let start = Instant::now();
-        self.ready()?;
-        let step = self.progress.steps.saturating_add(1);
-        check(&self.model, &batch, step)?;
-        let TrainBatch { features, views, groups, epoch } = batch;
-        let (losses, weighted) = self.losses(features, views, &groups, step)?;
-        let params = self.model.params();
-        let total_weight: f64 = self.weights.iter().sum();
-        let loss = losses.iter().zip(&self.weights).map(|(l, w)| l * w).sum::<f64>() / total_weight;
-        if !loss.is_finite() {
-            return Err(ModelError::NotFinite { what: culprit(params, None)?, step });
+        match self.cfg.accumulate {
+            1 => self.step_on(vec![batch]),
+            n => Err(ModelError::Config(format!("accumulate: a step takes {n} batches, not one"))),
         }
-        let grads = weighted.backward()?;
-        let grad_norm = self.grad_norm(&grads, step)?;
+    }
+
+    /// One step of the optimiser by the mean gradient of [`TrainConfig::accumulate`] batches; fewer are for
+    /// the end of the data. The metrics leave the time spent waiting for them at 0.
+    ///
+    /// # Errors
+    /// [`ModelError::Data`] for batches that do not fit the model, or none or too many of them;
+    /// [`ModelError::NotFinite`], [`ModelError::NoPositives`], [`ModelError::NoNegatives`] and
+    /// [`ModelError::NoGradient`] as their names say; [`ModelError::Config`] before [`Self::fit`] and after
+    /// another error.
+    pub fn step_on(&mut self, batches: Vec<TrainBatch>) -> Result<StepMetrics> {
+        self.ready()?;
+        self.failed = true;
+        let metrics = self.try_step(batches)?;
+        self.failed = false;
+        Ok(metrics)
+    }
+
+    fn try_step(&mut self, batches: Vec<TrainBatch>) -> Result<StepMetrics> {
+        let start = Instant::now();
+        let step = self.progress.steps.saturating_add(1);
+        let count = batches.len();
+        if !(1..=self.cfg.accumulate).contains(&count) {
+            let fault = format!("step {step}: {count} batches where {} are a step", self.cfg.accumulate);
+            return Err(ModelError::Data(fault));
+        }
+        let share = 1.0 / count as f64;
+        let heads = self.model.config().subspaces.len();
+        let (mut losses, mut floors) = (vec![0.0; heads], vec![0.0; heads]);
+        let mut sum: Option<GradStore> = None;
+        let (mut views, mut epoch) = (0, None);
+        // Of a subspace without positives nothing can have a gradient.
+        let mut complete = vec![false; heads];
+        let temperatures = self.objective.temperatures(&self.params)?;
+        for (i, batch) in batches.into_iter().enumerate() {
+            check(&self.model, &batch, step)?;
+            let number = self.batches().saturating_add(i + 1);
+            views += batch.views;
+            epoch.get_or_insert(batch.epoch);
+            for (k, groups) in batch.groups.iter().enumerate() {
+                floors[k] += self.objective.floor(groups) * share;
+                complete[k] |= has_positives(groups);
+            }
+            let (own, grads) = self.gradients(batch, number, step)?;
+            losses.iter_mut().zip(own).for_each(|(sum, own)| *sum += own * share);
+            match &mut sum {
+                None => sum = Some(grads),
+                Some(sum) => sum.extend(grads)?,
+            }
+        }
+        let Some(grads) = sum else { return Err(ModelError::Data("there is no batch to train on".into())) };
+        let complete = complete.iter().all(|&complete| complete);
+        let grad_norm = self.grad_norm(&grads, step, complete)? * share;
         let lr = self.schedule.at(step);
         let clip = if grad_norm > self.cfg.clip { self.cfg.clip / grad_norm } else { 1.0 };
-        self.adam.step(params, &grads, lr, clip)?;
+        self.adam.step(&self.params, &grads, lr, clip * share)?;
+        self.objective.clamp(&self.params)?;
         if let Some(ema) = &mut self.ema {
-            ema.step(params, step)?;
+            ema.step(&self.params, step)?;
         }
-        self.progress = Progress { steps: step, checked: true, ..self.progress };
+        let checked = self.progress.checked || complete;
+        self.progress = Progress { steps: step, checked, ..self.progress };
         Ok(StepMetrics {
             step,
-            epoch,
+            epoch: epoch.unwrap_or_default(),
             lr,
-            loss,
+            loss: self.objective.mean(&losses),
             head_losses: losses,
-            head_floors: groups.iter().map(|groups| floor(groups)).collect(),
+            head_floors: floors,
+            temperatures,
             grad_norm,
             views,
             wait_seconds: 0.0,
@@ -261,49 +365,21 @@ impl Training {
         })
     }
 
-    /// The loss of each subspace, and their weighted mean with its graph.
-    fn losses(
-        &self,
-        features: Vec<f32>,
-        views: usize,
-        groups: &[Vec<i64>],
-        step: usize,
-    ) -> Result<(Vec<f64>, Tensor)> {
-        let kept = self.kept(self.model.patches(), views, step);
+    /// The loss of each subspace on batch `number`, counted from 1, and the gradients.
+    fn gradients(&self, batch: TrainBatch, number: usize, step: usize) -> Result<(Vec<f64>, GradStore)> {
+        let TrainBatch { mut features, views, groups, .. } = batch;
+        let frames = self.model.config().frames;
+        let masks = self.spec_masks.with(number as u64);
+        self.cfg.spec_mask.apply(&mut features, frames, &self.model.normaliser().mean, masks);
         let features = self.model.features(features, views)?;
-        let embeddings = self.model.embed_for_training(&features, kept.as_ref())?;
-        let total_weight: f64 = self.weights.iter().sum();
-        let mut losses = Vec::with_capacity(embeddings.len());
-        let mut weighted: Option<Tensor> = None;
-        for (k, (embedding, groups)) in embeddings.iter().zip(groups).enumerate() {
-            let z = self.model.project(k, embedding)?;
-            let loss = match self.cfg.loss {
-                LossKind::Contrastive => contrastive(&z, groups, self.cfg.temperature),
-                LossKind::Reference => reference_loss(&z, groups, self.cfg.temperature),
-            };
-            let loss = loss.map_err(|error| match error {
-                ModelError::NoPositives { .. } => {
-                    let name = self.model.config().subspaces.get(k).map_or("", String::as_str);
-                    ModelError::NoPositives { head: format!("subspace {name}, step {step}") }
-                }
-                other => other,
-            })?;
-            losses.push(f64::from(loss.to_scalar::<f32>()?));
-            let part = (loss * (self.weights[k] / total_weight))?;
-            weighted = Some(match weighted {
-                None => part,
-                Some(sum) => (sum + part)?,
-            });
-        }
-        let weighted =
-            weighted.ok_or_else(|| ModelError::Config("subspaces: at least one is needed".into()))?;
-        Ok((losses, weighted))
+        let kept = self.kept(self.model.patches(), views, number);
+        self.objective.gradients(&self.model, &self.params, &features, kept.as_ref(), &groups, step)
     }
 
-    /// The patches that each view keeps in this step, in order of time.
-    pub(super) fn kept(&self, patches: usize, views: usize, step: usize) -> Option<Kept> {
+    /// The patches that each view keeps in batch `number`, in order of time.
+    pub(super) fn kept(&self, patches: usize, views: usize, number: usize) -> Option<Kept> {
         let per_view = self.keeps?;
-        let key = self.masks.with(step as u64);
+        let key = self.masks.with(number as u64);
         let mut all = Vec::with_capacity(views * per_view);
         for view in 0..views {
             let mut order: Vec<u32> = (0..patches as u32).collect();
@@ -315,19 +391,21 @@ impl Training {
         Some(Kept { per_view, patches: Arc::new(all) })
     }
 
-    /// The norm of all gradients. In the first step each parameter must have one that is not zero.
-    fn grad_norm(&self, grads: &GradStore, step: usize) -> Result<f64> {
-        let params = self.model.params();
+    /// The norm of all gradients. In the first step in which all subspaces have positives, each parameter
+    /// must have one that is not zero.
+    fn grad_norm(&self, grads: &GradStore, step: usize, complete: bool) -> Result<f64> {
+        let params = &self.params;
         let mut square = 0.0;
         for (name, parameter) in params.iter() {
             let own = grads.get(&parameter.var).map_or(Ok(0.0), norm)?;
-            if own == 0.0 && !self.progress.checked {
+            if own == 0.0 && complete && !self.progress.checked {
                 return Err(ModelError::NoGradient { parameter: name.to_owned() });
             }
             square += own * own;
         }
         if !square.is_finite() {
-            return Err(ModelError::NotFinite { what: culprit(params, Some(grads))?, step });
+            let what = culprit(params, Some(grads))?.unwrap_or_else(|| "the norm of the gradient".into());
+            return Err(ModelError::NotFinite { what, step });
         }
         Ok(square.sqrt())
     }
@@ -338,6 +416,9 @@ fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
     let config = model.config();
     let (values, heads) = (config.frames * config.front_end.mels, config.subspaces.len());
     let fault = |message: String| Err(ModelError::Data(format!("step {step}: {message}")));
+    if batch.views == 0 {
+        return fault("a batch without views".into());
+    }
     if batch.features.len() != batch.views * values {
         return fault(format!("{} values are not {} views of {values}", batch.features.len(), batch.views));
     }
@@ -347,6 +428,11 @@ fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
     if let Some(groups) = batch.groups.iter().find(|groups| groups.len() != batch.views) {
         return fault(format!("{} group ids for {} views", groups.len(), batch.views));
     }
+    for (groups, name) in batch.groups.iter().zip(&config.subspaces) {
+        if groups.iter().all(|group| Some(group) == groups.first()) {
+            return Err(ModelError::NoNegatives { head: format!("subspace {name}, step {step}") });
+        }
+    }
     // A sum is finite only if all its terms are, and is faster to take than to look at each.
     for (view, features) in batch.features.chunks_exact(values).enumerate() {
         let sum: f64 = features.chunks(16).map(|x| f64::from(x.iter().sum::<f32>())).sum();
@@ -355,19 +441,4 @@ fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The first parameter, in order of names, that is not finite or whose gradient is not.
-fn culprit(params: &Params, grads: Option<&GradStore>) -> Result<String> {
-    for (name, parameter) in params.iter() {
-        if !norm(&parameter.var)?.is_finite() {
-            return Ok(format!("parameter {name}"));
-        }
-        if let Some(grad) = grads.and_then(|grads| grads.get(&parameter.var))
-            && !norm(grad)?.is_finite()
-        {
-            return Ok(format!("the gradient of {name}"));
-        }
-    }
-    Ok("the loss".into())
 }

@@ -1,6 +1,9 @@
 //! Checks on names and between stages, once their options are read.
 
 use loev_models::Method;
+use loev_ops::chain::{Chain, Sampling};
+use loev_ops::dist::Dist;
+use loev_ops::operator::{FactorDef, OperatorSpec, ParamSpec};
 
 use super::Pipeline;
 use super::de::Reader;
@@ -266,15 +269,21 @@ impl Checks<'_> {
         self.batch(name, train, chain.views_per_segment());
         let subspaces = match train.method {
             Method::Simclr => vec!["invariant".to_string()],
-            Method::Loev | Method::LoevPlusPlus => chain.heads(),
+            Method::Loev | Method::LoevPlusPlus | Method::LoevReference => chain.heads(),
         };
-        let weights = train.training.head_weights.len();
-        if weights != 0 && weights != subspaces.len() {
-            let place = self.place(name, Kind::Train, "head_weights");
-            let message = format!("{weights} weights for {} subspaces", subspaces.len());
-            let names = list(subspaces.iter().map(String::as_str));
-            let help = format!("one for each of {names}, in this order, or none at all");
-            self.reader.note(place, message, "one per subspace", Some(help));
+        let mut loss_fits = true;
+        for (option, what, values) in [
+            ("head_weights", "weights", &train.training.head_weights),
+            ("temperatures", "temperatures", &train.training.temperatures),
+        ] {
+            if !values.is_empty() && values.len() != subspaces.len() {
+                let place = self.place(name, Kind::Train, option);
+                let message = format!("{} {what} for {} subspaces", values.len(), subspaces.len());
+                let names = list(subspaces.iter().map(String::as_str));
+                let help = format!("one for each of {names}, in this order, or none at all");
+                self.reader.note(place, message, "one per subspace", Some(help));
+                loss_fits = false;
+            }
         }
         if train.method != Method::Simclr && chain.variant.is_empty() {
             let place = self.place(name, Kind::Train, "method");
@@ -282,11 +291,19 @@ impl Checks<'_> {
                 format!("this method has a subspace per factor, and `{}` has no `variant`", train.from);
             let help = "add operators to `variant` of the views, or set `method: simclr`".to_string();
             self.reader.note(place, message, "needs factors", Some(help));
-        } else if let Err(error) = train.model_config(subspaces, 1, 0).validate() {
+        } else {
+            let model = train.model_config(subspaces, 1, 0);
             // A front end that is wrong in itself has been reported with the options.
-            if train.front_end.validate().is_ok() {
+            if let Err(error) = model.validate()
+                && train.front_end.validate().is_ok()
+            {
                 let place = self.place(name, Kind::Train, "");
                 self.reader.note(place, format!("`stages.{name}.train`: {error}"), "here", None);
+            } else if loss_fits && let Err(error) = train.training.fits(&model) {
+                let message = error.to_string();
+                let option = message.split(':').next().unwrap_or_default();
+                let place = self.place(name, Kind::Train, option);
+                self.reader.note(place, format!("`stages.{name}.train`: {message}"), "here", None);
             }
         }
         if let Some(Stage::Statistics(statistics)) =
@@ -298,6 +315,7 @@ impl Checks<'_> {
             let help = "give both stages the same `front_end`".to_string();
             self.reader.note(place, message, "another front end", Some(help));
         }
+        self.chance(name, train, &chain);
         if train.front_end.sample_rate != views.sample_rate {
             let place = self.place(name, Kind::Train, "front_end.sample_rate");
             let message = format!(
@@ -311,6 +329,45 @@ impl Checks<'_> {
             self.reader.note(place, message, "different sample rates", Some(help));
         }
     }
+
+    /// Views drawn by chance: what the reference needs, and leaves some of each pair alone.
+    fn chance(&self, name: &str, train: &Train, chain: &Chain) {
+        if chain.sampling != Sampling::Bernoulli {
+            if train.method == Method::LoevReference {
+                let place = self.place(name, Kind::Train, "method");
+                let message = format!(
+                    "`loev-reference` is for views whose factors are applied by chance, and those of `{}` are not",
+                    train.from
+                );
+                let help =
+                    format!("set `sampling: bernoulli` in `{}`, or train with `method: loev`", train.from);
+                self.reader.note(place, message, "needs other views", Some(help));
+            }
+            return;
+        }
+        let always = |spec: &&OperatorSpec| match spec.def().factor {
+            FactorDef::Level { param, .. } => {
+                let drawn = spec.params().get(param);
+                let bounds = drawn.map_or((0.0, 0.0), ParamSpec::bounds);
+                let few = matches!(drawn, Some(ParamSpec::Choice(_) | ParamSpec::Number(Dist::Choice(_))));
+                spec.p() >= 1.0 && bounds.0 < bounds.1 && !few
+            }
+            FactorDef::OnOff => false,
+        };
+        if train.method != Method::Simclr
+            && let Some(spec) = chain.variant.iter().find(always)
+        {
+            let place = self.place(name, Kind::Train, "from");
+            let message = format!(
+                "`{}` applies `{}` to every view: no two views of a segment are alike in that factor",
+                train.from,
+                spec.name()
+            );
+            let help = format!("give `{}` a `p` below 1, such as 0.5", spec.name());
+            self.reader.note(place, message, "a subspace without positives", Some(help));
+        }
+    }
+
     /// A batch holds whole segments, and at least two: with one there is nothing to tell apart.
     fn batch(&self, name: &str, train: &Train, segment: usize) {
         if segment > 0 && train.batch.is_multiple_of(segment) && train.batch / segment >= 2 {

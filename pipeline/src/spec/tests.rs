@@ -193,6 +193,38 @@ fn mistakes_are_shown_where_they_are() {
     insta::assert_snapshot!("mistakes", shown.join("\n"));
 }
 
+/// The reference is for views drawn by chance, which leave some pairs apart; and the loss has options that
+/// contradict each other.
+#[test]
+fn losses_and_views_that_do_not_fit_each_other_are_shown() {
+    let views = |how: &str| {
+        format!(
+            "name: x\nstages:\n  c: {{ synth: {{ clips: 10 }} }}\n  v: {{ views: {{ from: c, {how} }} }}\n"
+        )
+    };
+    let pipeline =
+        |how: &str, options: &str| format!("{}  m: {{ train: {{ from: v, {options} }} }}\n", views(how));
+    let (crossed, chance) =
+        ("variant: [ pitch_shift ]", "variant: [ {pitch_shift: {p: 0.5}} ], sampling: bernoulli");
+    let always = "variant: [ {pitch_shift: {p: 1}} ], sampling: bernoulli";
+    for (how, options, said) in [
+        (crossed, "method: loev-reference", "set `sampling: bernoulli` in `v`"),
+        (always, "method: loev-reference", "no two views of a segment are alike"),
+        (always, "method: loev", "a subspace without positives"),
+        (chance, "method: loev-reference, exclude_positives: true", "exclude_positives: the reference"),
+        (crossed, "temperatures: [0.1]", "1 temperatures for 2 subspaces"),
+        (crossed, "temperature: 3, learn_temperature: true", "within 0.01..1"),
+        (crossed, "spec_mask: {time: 2}", "spec_mask.time"),
+        (crossed, "accumulate: 0", "accumulate"),
+    ] {
+        let shown = refuse(&pipeline(how, options), &[]);
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
+    let good = pipeline(chance, "method: loev-reference, spec_mask: {time: 0.2}, accumulate: 2");
+    let Stage::Train(train) = &parse(&good, "p.yaml", &[]).unwrap().stages["m"] else { panic!("not train") };
+    assert_eq!((train.training.spec_mask.time, train.training.batches()), (0.2, 2000));
+}
+
 #[test]
 fn several_mistakes_are_shown_at_once() {
     let text = "name: x\nsede: 3\nstages:\n  clips: { synth: { clip: 10, second: 3 } }\n  \

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use loev_models::encoder::tokens::Normaliser;
 use loev_models::train::{TrainBatch, Training};
 use loev_models::{Device, Method, ModelConfig};
-use loev_ops::chain::Chain;
+use loev_ops::chain::{Chain, Sampling};
 use loev_ops::draw_table::{chain_metadata, draw_fields};
 use loev_ops::rng::Key;
 use tokio::runtime::Handle;
@@ -127,13 +127,19 @@ fn model_config(
 ) -> Result<ModelConfig, RunError> {
     let subspaces = match options.method {
         Method::Simclr => vec!["invariant".to_owned()],
-        Method::Loev | Method::LoevPlusPlus if chain.variant.is_empty() => {
+        _ if chain.variant.is_empty() => {
             return Err(stage.error(format!(
                 "this method keeps one subspace per factor, but `{}` has no variant operators",
                 options.from
             )));
         }
-        Method::Loev | Method::LoevPlusPlus => chain.heads(),
+        Method::LoevReference if chain.sampling != Sampling::Bernoulli => {
+            return Err(stage.error(format!(
+                "`loev-reference` needs views with `sampling: bernoulli`, and `{}` has others",
+                options.from
+            )));
+        }
+        Method::Loev | Method::LoevPlusPlus | Method::LoevReference => chain.heads(),
     };
     check_rate(stage, &options.front_end, &options.from, chain)?;
     Ok(options.model_config(subspaces, options.front_end.frames(chain.frames()), seed))
@@ -319,7 +325,7 @@ fn train_on(
         tracing::info!(stage = &*stage.name, step = training.steps(), "training goes on from a state");
     }
     let mut lanes = {
-        let (heads, runtime, from) = (heads.len(), runtime.clone(), training.steps());
+        let (heads, runtime, from) = (heads.len(), runtime.clone(), training.batches());
         let drive = move |lane: usize, send: &mut dyn FnMut(TrainBatch) -> bool| {
             feed.drive(lane, from as u64, heads, &runtime, send)
         };
@@ -341,12 +347,20 @@ fn train_on(
     }
     let (mut views, mut seconds, mut waiting) = (0, 0.0, 0.0);
     while training.steps() < options.training.steps {
-        let next = match first.pop_front() {
-            Some(ready) => Some(ready),
-            None => take()?,
-        };
-        let Some((batch, wait)) = next else { break };
-        let mut step = training.step(batch)?;
+        let (mut batches, mut wait) = (Vec::new(), 0.0);
+        while batches.len() < options.training.accumulate {
+            let next = match first.pop_front() {
+                Some(ready) => Some(ready),
+                None => take()?,
+            };
+            let Some((batch, waited)) = next else { break };
+            batches.push(batch);
+            wait += waited;
+        }
+        if batches.is_empty() {
+            break;
+        }
+        let mut step = training.step_on(batches)?;
         step.wait_seconds = wait;
         views += step.views as u64;
         seconds += curve::seconds(&step);

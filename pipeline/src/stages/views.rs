@@ -202,7 +202,7 @@ fn epochs(inputs: &Inputs<'_>, name: &str, options: &Views, chain: &Chain) -> Re
     let consumed = inputs.pipeline.stages.values().filter_map(|stage| match stage {
         Stage::Train(train) if train.from == name => {
             let batches = segments / segments_per_batch(train, chain).max(1);
-            u32::try_from((train.training.steps as u64).div_ceil(batches.max(1))).ok()
+            u32::try_from((train.training.batches() as u64).div_ceil(batches.max(1))).ok()
         }
         _ => None,
     });

@@ -92,6 +92,51 @@ fn a_training_that_stops_anywhere_ends_with_the_same_bits() {
     }
 }
 
+/// What the loss learns, and steps of several batches, whose masks are numbered by batch.
+#[test]
+fn a_training_with_every_option_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec_mask = SpecMask { time: 0.2, frequency: 0.2, ..SpecMask::default() };
+    let cfg = TrainConfig {
+        warmup: 1,
+        learn_temperature: true,
+        exclude_positives: true,
+        ema: 0.9,
+        accumulate: 2,
+        micro_batch: 10,
+        layer_decay: 0.7,
+        mask: 0.5,
+        spec_mask,
+        ..quick(4)
+    };
+    let method = Method::LoevPlusPlus;
+    let step = |training: &mut Training| {
+        let next = training.batches() + 1;
+        let metrics = training.step_on(vec![batch_of(method, next), batch_of(method, next + 1)]).unwrap();
+        (metrics.loss.to_bits(), metrics.temperatures)
+    };
+    let mut whole = start(method, &cfg);
+    let log: Vec<_> = (0..4).map(|_| step(&mut whole)).collect();
+    assert_ne!(log[1].1, log[2].1, "temperatures are learned");
+    let want = files(&whole, dir.path());
+
+    let path = dir.path().join("stopped");
+    let mut stopping = start(method, &cfg);
+    for (done, want) in log.iter().enumerate() {
+        stopping.save_state(&path, &notes()).unwrap();
+        stopping = Training::resume(&path, &config(method), &cfg, &Device::Cpu).unwrap().0;
+        assert_eq!((stopping.steps(), stopping.batches()), (done, 2 * done));
+        assert_eq!(step(&mut stopping), *want, "after {done}");
+    }
+    assert!(files(&stopping, dir.path()) == want);
+    // The model has no temperatures, and loads without them.
+    let model = checkpoint::load(&dir.path().join("model"), &Device::Cpu).unwrap();
+    assert!(model.params().parameter("temperature.0").is_none());
+    let fixed = TrainConfig { learn_temperature: false, ..cfg };
+    let error = Training::resume(&path, &config(method), &fixed, &Device::Cpu).unwrap_err().to_string();
+    assert!(error.contains("learn_temperature was true there and is false"), "{error}");
+}
+
 #[test]
 fn the_loop_gives_the_average_where_one_is_kept() {
     let cfg = TrainConfig { ema: 0.9, ..quick(STEPS) };

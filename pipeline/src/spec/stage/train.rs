@@ -19,7 +19,8 @@ pub struct Train {
     /// The `views` stage to train on.
     pub from: String,
     /// `simclr` has one space that ignores all augmentations; `loev` adds one subspace per factor over a
-    /// shared encoder; `loev++` gives each subspace last encoder blocks of its own.
+    /// shared encoder; `loev++` gives each subspace last encoder blocks of its own; `loev-reference` is `loev`
+    /// with the projections and the loss of the authors' code, on views with `sampling: bernoulli`.
     #[serde(default = "default_method")]
     pub method: Method,
     /// The encoder and its size.
