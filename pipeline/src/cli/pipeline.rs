@@ -192,7 +192,9 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Views(_) => "scan > Draw > Write",
         Stage::Train(_) => "scan > Batch > Render > lanes > trainer",
         Stage::Features(_) => "scan > Render > Write, or scan > Featurise > Write where audio is stored",
-        Stage::Embed(_) => "scan > Draw > Render > Embed > Write",
+        Stage::Embed(_) => {
+            "scan > Draw > Render > Embed > Write, or scan > Render > EmbedViews > Write for views"
+        }
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
     }
 }

@@ -156,7 +156,8 @@ pub(super) fn stages(reader: &Reader<'_>, pipeline: &Pipeline, faulty: &[String]
             Stage::Files(files) => checks.files(name, files),
             Stage::Views(views) => checks.views(name, views),
             Stage::Train(train) => checks.train(name, train),
-            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) | Stage::Probe(_) => {}
+            Stage::Probe(probe) => checks.embeddings_of_clips(name, Kind::Probe, "from", &probe.from),
+            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) => {}
         }
     }
 }
@@ -253,6 +254,19 @@ impl Checks<'_> {
             let help =
                 "shorten `seconds`, narrow the range of `time_stretch`, or lengthen the clips".to_string();
             self.reader.note(place, message, "longer than the clips", Some(help));
+        }
+    }
+
+    /// An option that needs embeddings of clips does not get those of views.
+    fn embeddings_of_clips(&self, name: &str, kind: Kind, option: &str, from: &str) {
+        if let Some(Stage::Embed(embed)) = self.pipeline.stages.get(from)
+            && let Some(Stage::Views(_)) = self.pipeline.stages.get(&embed.from)
+        {
+            let place = self.place(name, kind, option);
+            let message = format!("`stages.{name}.{}.{option}` needs embeddings of clips", kind.name());
+            let label = format!("`{from}` embeds the views of `{}`", embed.from);
+            let help = "name an embed stage whose `from` holds clips".to_string();
+            self.reader.note(place, message, label, Some(help));
         }
     }
 

@@ -161,7 +161,7 @@ impl Stage {
     pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
         const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
         match (kind, option) {
-            (Kind::Features, "from") => &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views],
+            (Kind::Features | Kind::Embed, "from") => &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views],
             (Kind::Train, "from") => &[Kind::Views],
             (Kind::Embed, "model") => &[Kind::Train],
             (Kind::Probe, "from") => &[Kind::Embed],
