@@ -116,7 +116,7 @@ impl Labels {
         self.len() == 0
     }
 
-    fn is_present(&self, row: usize) -> bool {
+    pub(crate) fn is_present(&self, row: usize) -> bool {
         match self {
             Self::Key(labels) => labels[row].is_some(),
             Self::Tempo(labels) => labels[row].is_some(),
