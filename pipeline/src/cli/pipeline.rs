@@ -196,6 +196,8 @@ fn does(stage: &Stage) -> &'static str {
             "scan > Draw > Render > Embed > Write, or scan > Render > EmbedViews > Write for views"
         }
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
+        Stage::Equivariance(_) => "query, then regressions per subspace and parameter",
+        Stage::Retrieve(_) => "query, then search the nearest clips per subspace",
     }
 }
 
