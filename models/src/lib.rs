@@ -17,6 +17,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod encoder;
 pub mod error;
+pub mod evaluate;
 pub mod kernels;
 pub mod layers;
 pub mod loss;

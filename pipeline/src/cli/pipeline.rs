@@ -193,8 +193,12 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Train(_) => "scan > Batch > Render > lanes > trainer",
         Stage::Features(_) => "scan > Render > Write, or scan > Featurise > Write where audio is stored",
         Stage::Statistics(_) => "scan > Render > count",
-        Stage::Embed(_) => "scan > Draw > Render > Embed > Write",
+        Stage::Embed(_) => {
+            "scan > Draw > Render > Embed > Write, or scan > Render > EmbedViews > Write for views"
+        }
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
+        Stage::Equivariance(_) => "query, then regressions per subspace and parameter",
+        Stage::Retrieve(_) => "query, then search the nearest clips per subspace",
     }
 }
 

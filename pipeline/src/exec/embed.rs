@@ -35,6 +35,33 @@ pub trait Encoder: Send + Sync + 'static {
     fn embed(&self, features: &[f32], views: usize) -> Result<Vec<Vec<f32>>, ModelError>;
 }
 
+/// What `encoder` makes of the features of a batch, on the thread of `device`: per subspace, vectors one after the other.
+///
+/// # Errors
+/// When there are no features, or the encoder fails or returns another number of vectors.
+pub(super) async fn vectors(
+    encoder: &Arc<dyn Encoder>,
+    device: &Pool,
+    stage: &StageHandle,
+    batch: &RecordBatch,
+) -> Result<Vec<Vec<f32>>, RunError> {
+    stage.interrupt.check()?;
+    let wide = batch.column_by_name("features").ok_or_else(|| stage.error("no features to embed"))?;
+    let features = wide.as_fixed_size_list().values().as_primitive::<Float32Type>().values().to_vec();
+    let (job, views) = (Arc::clone(encoder), batch.num_rows());
+    let answer = device.submit(move || job.embed(&features, views));
+    let embedded = match answer.await {
+        Ok(Ok(embedded)) => embedded?,
+        Ok(Err(panic)) => return Err(stage.error(format!("the encoder panicked: {panic}"))),
+        Err(_) => return Err(RunError::Interrupted),
+    };
+    let whole = |vectors: &Vec<f32>| vectors.len() == views * encoder.dim();
+    match embedded.len() == encoder.subspaces().len() && embedded.iter().all(whole) {
+        true => Ok(embedded),
+        false => Err(stage.error("the encoder returned another number of vectors than it was asked for")),
+    }
+}
+
 /// The operator; see the module. Its input must hold the segments of a clip together.
 pub struct EmbedOp {
     encoder: Arc<dyn Encoder>,
@@ -120,18 +147,8 @@ impl Open {
 
 impl EmbedOp {
     async fn chunk(&self, batch: &RecordBatch, open: &mut Option<Open>) -> Result<RecordBatch, RunError> {
-        self.stage.interrupt.check()?;
-        let wide =
-            batch.column_by_name("features").ok_or_else(|| self.stage.error("no features to embed"))?;
-        let features = wide.as_fixed_size_list().values().as_primitive::<Float32Type>().values().to_vec();
-        let (encoder, views) = (Arc::clone(&self.encoder), batch.num_rows());
-        let answer = self.device.submit(move || encoder.embed(&features, views));
-        let embedded = match answer.await {
-            Ok(Ok(embedded)) => embedded?,
-            Ok(Err(panic)) => return Err(self.stage.error(format!("the encoder panicked: {panic}"))),
-            Err(_) => return Err(RunError::Interrupted),
-        };
-
+        let views = batch.num_rows();
+        let embedded = vectors(&self.encoder, &self.device, &self.stage, batch).await?;
         let clips = text(batch, CLIP_ID)?;
         let segments = primitive::<Int32Type>(batch, "segment")?;
         let centres = column(batch, "centre_s", &DataType::Float64)?;
@@ -152,9 +169,7 @@ impl EmbedOp {
             open.count += 1;
             let at = (segments.value(row), (centres.value(row) - self.view_seconds / 2.0).max(0.0));
             for ((subspace, vectors), sums) in subspaces.iter().zip(&embedded).zip(&mut open.sums) {
-                let vector = vectors.get(row * dim..(row + 1) * dim).ok_or_else(|| {
-                    self.stage.error("the encoder returned fewer vectors than it was given segments")
-                })?;
+                let vector = &vectors[row * dim..(row + 1) * dim];
                 sums.iter_mut().zip(vector).for_each(|(sum, value)| *sum += f64::from(*value));
                 rows.push(clip, Some(at), subspace, vector.iter().copied());
             }

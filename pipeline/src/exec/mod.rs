@@ -5,7 +5,8 @@
 //! scan(views) ─ Render ─ Write                    views, when materialised; features
 //! scan(audio) ─ Featurise ─ Write                 features of materialised views
 //! scan(views) ─ Batch ─ Render ─ lane threads     training
-//! scan(clips) ─ Draw ─ Render ─ Embed ─ Write     embeddings
+//! scan(clips) ─ Draw ─ Render ─ Embed ─ Write     embeddings of clips
+//! scan(views) ─ Render ─ EmbedViews ─ Write       embeddings of views
 //! ```
 //!
 //! Each operator is a [`PartitionOp`]: it turns the stream of one partition into another stream and
@@ -31,6 +32,7 @@ pub mod batch;
 pub mod columns;
 pub mod draw;
 pub mod embed;
+pub mod embed_views;
 pub mod featurise;
 pub mod lanes;
 pub mod pool;

@@ -288,8 +288,8 @@ fn enter(context: &Context, name: &str, stored: &Stored, manifest: &mut Manifest
         manifest.data.insert(table.clone(), TableDigest::of(&files));
     }
     manifest.stages.insert(name.to_owned(), done.record.clone());
-    if done.record.kind == "probe" {
-        manifest.results.insert(name.to_owned(), stages::probe::results(&context.table(name)?)?);
+    if let Some(figures) = stages::tables::results(&done.record.kind, || context.table(name))? {
+        manifest.results.insert(name.to_owned(), figures);
     }
     let mut ledger = context.ledger.write().unwrap_or_else(std::sync::PoisonError::into_inner);
     ledger.enter(name, stored);

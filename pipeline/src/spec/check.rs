@@ -160,6 +160,11 @@ pub(super) fn stages(reader: &Reader<'_>, pipeline: &Pipeline, faulty: &[String]
             Stage::Files(files) => checks.files(name, files),
             Stage::Views(views) => checks.views(name, views),
             Stage::Train(train) => checks.train(name, train),
+            Stage::Probe(probe) => checks.embeddings_of_clips(name, Kind::Probe, "from", &probe.from),
+            Stage::Equivariance(measure) => checks.embeddings_of_views(name, &measure.from),
+            Stage::Retrieve(retrieve) => {
+                checks.embeddings_of_clips(name, Kind::Retrieve, "from", &retrieve.from);
+            }
             _ => {}
         }
     }
@@ -258,6 +263,39 @@ impl Checks<'_> {
                 "shorten `seconds`, narrow the range of `time_stretch`, or lengthen the clips".to_string();
             self.reader.note(place, message, "longer than the clips", Some(help));
         }
+    }
+
+    /// An option that needs embeddings of clips does not get those of views.
+    fn embeddings_of_clips(&self, name: &str, kind: Kind, option: &str, from: &str) {
+        if let Some(Stage::Embed(embed)) = self.pipeline.stages.get(from)
+            && let Some(Stage::Views(_)) = self.pipeline.stages.get(&embed.from)
+        {
+            let place = self.place(name, kind, option);
+            let message = format!("`stages.{name}.{}.{option}` needs embeddings of clips", kind.name());
+            let label = format!("`{from}` embeds the views of `{}`", embed.from);
+            let help = "name an embed stage whose `from` holds clips".to_string();
+            self.reader.note(place, message, label, Some(help));
+        }
+    }
+
+    /// Equivariance is between views, and needs factors that were drawn for them.
+    fn embeddings_of_views(&self, name: &str, from: &str) {
+        let Some(Stage::Embed(embed)) = self.pipeline.stages.get(from) else { return };
+        let place = self.place(name, Kind::Equivariance, "from");
+        let message = format!("`stages.{name}.equivariance.from` needs embeddings of views with factors");
+        let told = match self.pipeline.stages.get(&embed.from) {
+            Some(Stage::Views(views)) if !views.variant.is_empty() => return,
+            Some(Stage::Views(_)) => {
+                let label = format!("the views of `{}` have no factor", embed.from);
+                (label, format!("give `{}` a `variant` chain", embed.from))
+            }
+            Some(_) => {
+                let label = format!("`{from}` embeds the clips of `{}`", embed.from);
+                (label, "name an embed stage whose `from` is a views stage".to_string())
+            }
+            None => return,
+        };
+        self.reader.note(place, message, told.0, Some(told.1));
     }
 
     fn train(&self, name: &str, train: &Train) {

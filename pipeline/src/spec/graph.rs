@@ -79,14 +79,26 @@ impl Graph {
     }
 }
 
-/// Where a probe that does not say so takes its labels from: the clips of its embeddings.
-fn default_labels(pipeline: &Pipeline, stage: &Stage) -> Option<String> {
-    match stage {
-        Stage::Probe(probe) if probe.labels.is_none() => match pipeline.stages.get(&probe.from) {
-            Some(Stage::Embed(embed)) => Some(embed.from.clone()),
-            _ => None,
-        },
+/// Where a stage that does not say so takes its labels from: the clips, or the views, behind its embeddings.
+fn default_labels(pipeline: &Pipeline, stage: &Stage) -> Vec<String> {
+    let embedded = |from: &str| match pipeline.stages.get(from) {
+        Some(Stage::Embed(embed)) => Some(embed.from.clone()),
         _ => None,
+    };
+    let drawn_from = |table: String| match pipeline.stages.get(&table) {
+        Some(Stage::Views(views)) => views.from.clone(),
+        _ => table,
+    };
+    match stage {
+        Stage::Probe(probe) if probe.labels.is_none() => embedded(&probe.from).into_iter().collect(),
+        Stage::Equivariance(measure) if measure.labels.is_none() => {
+            embedded(&measure.from).map(drawn_from).into_iter().collect()
+        }
+        Stage::Retrieve(retrieve) => {
+            let own = embedded(&retrieve.from).filter(|_| retrieve.labels.is_none());
+            own.into_iter().chain(retrieve.queries.as_deref().and_then(embedded)).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

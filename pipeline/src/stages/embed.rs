@@ -1,23 +1,26 @@
-//! `embed`: the embeddings of every clip, per segment and subspace, and the mel-statistics baseline
-//! of the same segments.
+//! `embed`: the embeddings of every clip, per segment and subspace, or of every view; and the mel-statistics
+//! baseline of the same segments or views.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use indexmap::IndexMap;
 use loev_models::probe::mel_statistics;
-use loev_models::{Device, Model, ModelError, Tensor, checkpoint};
+use loev_models::{Device, Model, ModelConfig, ModelError, Tensor, checkpoint};
 use loev_ops::chain::Chain;
-use loev_ops::draw_table::{METADATA, chain_from_metadata};
+use loev_ops::draw_table::{METADATA, chain_from_metadata, draw_fields};
 use loev_ops::features::FrontEnd;
 
+use super::views::{audio_behind, chain_of, check_rate};
 use super::{CHAIN_NOTE, Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI};
-use crate::exec::draw::{DrawOp, Plan};
+use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
 use crate::exec::embed::{EmbedOp, Encoder};
+use crate::exec::embed_views::EmbedViewsOp;
+use crate::exec::featurise::FeaturiseOp;
 use crate::exec::render::{BYTES, Output, RenderOp};
 use crate::exec::scan::Table;
 use crate::resume::ledger::Inputs;
@@ -25,86 +28,154 @@ use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
-use crate::spec::stage::Embed;
-use crate::spec::{Kind, Stage};
+use crate::spec::stage::{Embed, Views};
+use crate::spec::{Kind, Pipeline, Stage};
 
 /// The subspace name of the baseline.
 pub const BASELINE: &str = "mel_baseline";
 
-/// What determines embeddings, and those of the baseline, beside the clips.
+/// The views that are embedded; none when clips are.
+fn views_of<'a>(pipeline: &'a Pipeline, options: &Embed) -> Option<&'a Views> {
+    match pipeline.stages.get(&options.from) {
+        Some(Stage::Views(views)) => Some(views),
+        _ => None,
+    }
+}
+
+/// The table that is read: stored audio where there is some.
+fn source(views: Option<&Views>, options: &Embed) -> String {
+    match views {
+        Some(views) if views.materialize => side_table(&options.from, "audio"),
+        _ => options.from.clone(),
+    }
+}
+
+/// What determines embeddings, and those of the baseline, beside the clips or views.
 fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recipe>), RunError> {
     let model = Content { digest: inputs.artifact(&options.model)?.digest.clone() };
-    let recipe = Recipe::new(Kind::Embed, 2)
-        .options(options, &["from", "model", "baseline"])
+    let own = views_of(inputs.pipeline, options).map(Views::chain);
+    let options_but = |without: &[&str]| {
+        let hop = own.as_ref().map(|_| "hop");
+        let without: Vec<&str> = without.iter().copied().chain(hop).collect();
+        Recipe::new(Kind::Embed, 2).options(options, &without)
+    };
+    let recipe = options_but(&["from", "model", "baseline"])
         .with("model", model)
         .with("music", loev_ops::synth::VERSION);
+    let recipe = match &own {
+        Some(chain) => recipe.with("views", chain),
+        None => recipe,
+    };
     let Some(Stage::Train(train)) = inputs.pipeline.stages.get(&options.model) else {
         return Ok((recipe, None));
     };
-    let Some(Stage::Views(views)) = inputs.pipeline.stages.get(&train.from) else {
+    let Some(Stage::Views(trained)) = inputs.pipeline.stages.get(&train.from) else {
         return Ok((recipe, None));
     };
-    let baseline = Recipe::new(Kind::Embed, 2)
-        .options(options, &["from", "model", "baseline", "batch"])
+    let baseline = options_but(&["from", "model", "baseline", "batch"])
         .with("front_end", &train.front_end)
-        .with("music", loev_ops::synth::VERSION)
-        .with("chain", views.chain().identity());
+        .with("music", loev_ops::synth::VERSION);
+    let baseline = match &own {
+        Some(chain) => baseline.with("views", chain),
+        None => baseline.with("chain", trained.chain().identity()),
+    };
     Ok((recipe, options.baseline.then_some(baseline)))
 }
 
-/// What an `embed` stage has to make: one file for each shard of clips, and of the baseline too.
+/// What an `embed` stage has to make: one file for each file of its input, and of the baseline too.
 ///
 /// # Errors
 /// When an input is not finished.
 pub fn work(inputs: &Inputs<'_>, name: &str, options: &Embed) -> Result<Work, RunError> {
     let (recipe, baseline) = recipes(inputs, options)?;
-    let columns = inputs.audio_columns(&options.from)?;
-    let audio = inputs.audio(&options.from)?;
+    let views = views_of(inputs.pipeline, options);
+    let input = source(views, options);
+    let drawn = views.map(|views| draw_fields(&views.chain())).unwrap_or_default();
+    let (mut columns, audio) = match views {
+        Some(views) if views.materialize => (vec!["audio"], String::new()),
+        Some(views) => (inputs.audio_columns(&input)?, audio_behind(inputs, &input, &views.chain())?),
+        None => (inputs.audio_columns(&input)?, inputs.audio(&input)?),
+    };
+    if views.is_some() {
+        columns.extend([VIEW_ID, CLIP_ID]);
+        columns.extend(drawn.iter().map(|field| field.name().as_str()));
+    }
     let mut shards = Vec::new();
     for (table, recipe) in std::iter::once((name.to_owned(), &recipe))
         .chain(baseline.iter().map(|recipe| (side_table(name, "baseline"), recipe)))
     {
-        shards.extend(inputs.files(&options.from)?.iter().map(|clips| Shard {
+        shards.extend(inputs.files(&input)?.iter().map(|part| Shard {
             table: table.clone(),
-            file: clips.file.clone(),
-            recipe: recipe.shard(&[&clips.file, &clips.content(Some(&columns)), &audio]),
+            file: part.file.clone(),
+            recipe: recipe.shard(&[&part.file, &part.content(Some(&columns)), &audio]),
         }));
     }
-    let from = Content { digest: inputs.content(&options.from, Some(&columns))? };
+    let from = Content { digest: inputs.content(&input, Some(&columns))? };
     let recipe =
         recipe.with("from", from).with("audio", Content { digest: audio }).with("baseline", baseline);
     Ok(Work::each(recipe, shards))
 }
 
-/// Embeds the clips of an `embed` stage.
+/// Embeds the clips or views of an `embed` stage.
 ///
 /// # Errors
-/// When the checkpoint cannot be loaded or a table cannot be written.
+/// When the checkpoint cannot be loaded, views do not fit the model, or a table cannot be written.
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Embed) -> Result<Outcome, RunError> {
-    let clips = narrow(context.table(&options.from)?);
     let path = context.dir.checkpoint(&options.model);
     let (model, notes) = checkpoint::load_with_notes(&path, &context.device)?;
+    let config = model.config().clone();
     let stage = context.quiet_stage(name);
-    let chain = chain_of_checkpoint(&stage, &notes)?.identity();
+    let views = views_of(&context.pipeline, options);
+    let input = context.table(&source(views, options))?;
+    let (input, chain) = match views {
+        Some(_) => {
+            let chain = chain_of(&options.from, &input.schema)?;
+            fits(&stage, &options.from, &chain, &config)?;
+            (input, chain)
+        }
+        None => (narrow(input), chain_of_checkpoint(&stage, &notes)?.identity()),
+    };
+    let stored = views.is_some_and(|views| views.materialize);
     let work = Embedding {
         context,
         job,
-        clips: &clips,
+        input: &input,
         chain: &chain,
+        of: if stored {
+            Of::Audio
+        } else if views.is_some() {
+            Of::Views
+        } else {
+            Of::Clips
+        },
         options,
-        front_end: &model.config().front_end.clone(),
+        front_end: &config.front_end,
     };
 
     let encoder = Arc::new(ModelEncoder { model: Mutex::new(model), device: context.device.clone() });
-    work.run(name, name, encoder, "clips").await?;
+    work.run(name, name, encoder).await?;
     let mut outcome = Outcome::default();
     if options.baseline {
         let table = side_table(name, "baseline");
         let baseline = Arc::new(MelStatistics { mels: work.front_end.mels });
-        work.run(name, &table, baseline, "clips (baseline)").await?;
+        work.run(name, &table, baseline).await?;
         outcome.side_tables.push(table);
     }
     Ok(outcome)
+}
+
+/// Whether a model reads views like these.
+fn fits(stage: &StageHandle, from: &str, chain: &Chain, config: &ModelConfig) -> Result<(), RunError> {
+    check_rate(stage, &config.front_end, from, chain)?;
+    let frames = config.front_end.frames(chain.frames());
+    match frames == config.frames {
+        true => Ok(()),
+        false => Err(stage.error(format!(
+            "the views of `{from}` last {} s, which is {frames} frames of features, and the model was trained on \
+             {} frames; set `seconds` of `{from}` to that of the views that it was trained on",
+            chain.seconds, config.frames
+        ))),
+    }
 }
 
 fn chain_of_checkpoint(stage: &StageHandle, notes: &BTreeMap<String, String>) -> Result<Chain, RunError> {
@@ -120,46 +191,79 @@ pub fn narrow(table: Table) -> Table {
     Table { schema: Arc::new(Schema::new(fields)), files: table.files }
 }
 
+/// What is embedded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Segments of clips, one after the other.
+    Clips,
+    /// Views, rendered from their draws.
+    Views,
+    /// Views whose audio is stored.
+    Audio,
+}
+
 struct Embedding<'a> {
     context: &'a Context,
     job: &'a Job,
-    clips: &'a Table,
+    input: &'a Table,
     chain: &'a Chain,
+    of: Of,
     options: &'a Embed,
     front_end: &'a FrontEnd,
 }
 
 impl Embedding<'_> {
-    /// Embeds the clips of the shards to do with `encoder` into `table`.
-    async fn run(
-        &self,
-        name: &str,
-        table: &str,
-        encoder: Arc<dyn Encoder>,
-        unit: &'static str,
-    ) -> Result<(), RunError> {
-        let Self { context, job, clips, chain, options, front_end } = *self;
+    /// Embeds what is to do with `encoder` into `table`.
+    async fn run(&self, name: &str, table: &str, encoder: Arc<dyn Encoder>) -> Result<(), RunError> {
+        let Self { context, job, input, chain, of, options, front_end } = *self;
         let todo = job.todo(table);
-        let (partitions, rows) = clips.partitions(&todo)?;
+        let (partitions, rows) = input.partitions(&todo)?;
+        let unit = match (of, table == name) {
+            (Of::Clips, true) => "clips",
+            (Of::Clips, false) => "clips (baseline)",
+            (_, true) => "views",
+            (_, false) => "views (baseline)",
+        };
         let stage = context.stage(name, rows, unit);
-        let hop = options.hop.unwrap_or(chain.seconds);
-        let draw = DrawOp::new(
-            &clips.schema,
-            chain.clone(),
-            Plan::Clean { hop },
-            context.key(name),
-            &IndexMap::new(),
-            stage.clone(),
-        )?;
-        let plan = PartitionExec::over(draw, clips.scan(&partitions)?);
-        let output = Output::Features(front_end.clone());
         let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
-        let render =
-            RenderOp::new(&plan.schema(), chain.clone(), output, options.batch, pool, budget, stage.clone());
-        let plan = PartitionExec::over(render, plan);
+        let output = Output::Features(front_end.clone());
+        let render = |draws: &SchemaRef, stage: StageHandle| {
+            RenderOp::new(draws, chain.clone(), output, options.batch, Arc::clone(&pool), budget, stage)
+        };
+        let features = match of {
+            Of::Audio => {
+                let scan = input.scan_by(&partitions, Some(options.batch))?;
+                let op = FeaturiseOp::new(
+                    &scan.schema(),
+                    chain,
+                    front_end.clone(),
+                    Arc::clone(&pool),
+                    stage.clone(),
+                );
+                PartitionExec::over(op, scan)
+            }
+            Of::Views => {
+                let scan = input.scan(&partitions)?;
+                PartitionExec::over(render(&scan.schema(), stage.counting()), scan)
+            }
+            Of::Clips => {
+                let plan = Plan::Clean { hop: options.hop.unwrap_or(chain.seconds) };
+                let (key, labels) = (context.key(name), IndexMap::new());
+                let draw = DrawOp::new(&input.schema, chain.clone(), plan, key, &labels, stage.clone())?;
+                let draws = PartitionExec::over(draw, input.scan(&partitions)?);
+                PartitionExec::over(render(&draws.schema(), stage.clone()), draws)
+            }
+        };
         let device = Arc::clone(&context.device_pool);
-        let embed = EmbedOp::new(encoder, device, chain.seconds, stage.clone());
-        let plan = PartitionExec::over(embed, plan);
+        let plan = match of {
+            Of::Clips => {
+                PartitionExec::over(EmbedOp::new(encoder, device, chain.seconds, stage.clone()), features)
+            }
+            Of::Views | Of::Audio => {
+                let op = EmbedViewsOp::new(&features.schema(), chain, encoder, device, stage.clone())?;
+                PartitionExec::over(op, features)
+            }
+        };
         context.store(job, &stage, todo, plan).await?;
         stage.bar.finish();
         Ok(())

@@ -4,13 +4,16 @@
 pub mod clips;
 pub mod curve;
 pub mod embed;
+pub mod equivariance;
 pub mod features;
 pub mod files;
 pub mod probe;
+pub mod retrieve;
 pub mod sql;
 pub mod states;
 pub mod statistics;
 pub mod synth;
+pub mod tables;
 pub mod train;
 pub mod views;
 
@@ -66,6 +69,8 @@ pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work
         Stage::Statistics(options) => statistics::work(inputs, options),
         Stage::Embed(options) => embed::work(inputs, name, options),
         Stage::Probe(options) => probe::work(inputs, name, options),
+        Stage::Equivariance(options) => equivariance::work(inputs, name, options),
+        Stage::Retrieve(options) => retrieve::work(inputs, name, options),
     }
 }
 
@@ -84,6 +89,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Res
         Stage::Statistics(options) => statistics::run(context, job, name, options).await,
         Stage::Embed(options) => embed::run(context, job, name, options).await,
         Stage::Probe(options) => probe::run(context, job, name, options).await,
+        Stage::Equivariance(options) => equivariance::run(context, job, name, options).await,
+        Stage::Retrieve(options) => retrieve::run(context, job, name, options).await,
     }
 }
 

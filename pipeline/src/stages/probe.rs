@@ -3,25 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-};
-use arrow::compute::{cast, concat_batches};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
 use loev_models::probe::{Labels, Metric, ProbeData, ProbeResult, Split, TaskSpec, probe};
-use loev_ops::mir::MusicalKey;
 
 use super::embed::BASELINE;
+use super::tables::{has_baseline, labels_of, quoted, rows, table, vectors};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
-use crate::exec::columns::{CLIP_ID, column, number, text};
-use crate::exec::scan::Table;
+use crate::exec::columns::{CLIP_ID, text};
 use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
-use crate::run::dir::Figure;
 use crate::spec::stage::Probe;
 use crate::spec::{Kind, Pipeline, Stage};
 
@@ -56,41 +50,11 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Probe) -> Result<Work, Ru
         .with("stage", name)
         .with("embeddings", Content { digest: inputs.content(&options.from, None)? })
         .with("labels", Content { digest: inputs.content(&labels, Some(&columns))? });
-    if baseline_table(inputs.pipeline, options) {
+    if has_baseline(inputs.pipeline, &options.from) {
         let digest = inputs.content(&side_table(&options.from, "baseline"), None)?;
         recipe = recipe.with("baseline", Content { digest });
     }
     Ok(Work::whole(recipe))
-}
-
-/// Whether the embeddings come with those of the baseline.
-fn baseline_table(pipeline: &Pipeline, options: &Probe) -> bool {
-    matches!(pipeline.stages.get(&options.from), Some(Stage::Embed(embed)) if embed.baseline)
-}
-
-/// The figures of a finished stage, for the run's manifest.
-///
-/// # Errors
-/// When its table cannot be read.
-pub fn results(table: &Table) -> Result<Vec<Figure>, RunError> {
-    let mut figures = Vec::new();
-    for rows in table.read(&["subspace", "task", "probe", "metric", "value", "lo", "hi"])? {
-        let [subspace, task, probe, metric] =
-            ["subspace", "task", "probe", "metric"].map(|name| text(&rows, name));
-        let (subspace, task, probe, metric) = (subspace?, task?, probe?, metric?);
-        let [value, lo, hi] = ["value", "lo", "hi"].map(|name| number(&rows, name));
-        let (value, lo, hi) = (value?, lo?, hi?);
-        figures.extend((0..rows.num_rows()).map(|row| Figure {
-            subspace: subspace.value(row).to_owned(),
-            task: task.value(row).to_owned(),
-            probe: probe.value(row).to_owned(),
-            metric: metric.value(row).to_owned(),
-            value: value.value(row),
-            lo: lo.value(row),
-            hi: hi.value(row),
-        }));
-    }
-    Ok(figures)
 }
 
 /// Fits and scores the probes of a `probe` stage.
@@ -100,7 +64,7 @@ pub fn results(table: &Table) -> Result<Vec<Figure>, RunError> {
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Probe) -> Result<Outcome, RunError> {
     let labels = labels_table(&context.pipeline, name, options)?;
     let baseline = side_table(&options.from, "baseline");
-    let has_baseline = baseline_table(&context.pipeline, options);
+    let with_baseline = has_baseline(&context.pipeline, &options.from);
     let session = context.session(&[options.from.clone(), labels.clone()]).await?;
 
     let clips = clips(&session, name, options, &labels).await?;
@@ -108,7 +72,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Probe) -> R
     if spaces.len() > 1 {
         spaces.push(concatenated(&spaces, clips.names.len()));
     }
-    if has_baseline {
+    if with_baseline {
         spaces.extend(self::spaces(&session, &baseline, &clips).await?);
     }
 
@@ -157,17 +121,6 @@ fn labels_table(pipeline: &Pipeline, name: &str, options: &Probe) -> Result<Stri
     }
 }
 
-/// A quoted SQL identifier.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-async fn rows(session: &SessionContext, query: &str) -> Result<RecordBatch, RunError> {
-    let result = loev_sql::plan(session, query).await?;
-    let schema: SchemaRef = Arc::new(result.schema().as_arrow().clone());
-    Ok(concat_batches(&schema, &result.collect().await?)?)
-}
-
 async fn clips(
     session: &SessionContext,
     stage: &str,
@@ -201,25 +154,6 @@ async fn clips(
     })
 }
 
-fn labels_of(table: &RecordBatch, task: &TaskSpec) -> Result<Labels, RunError> {
-    let name = task.column();
-    Ok(match task {
-        TaskSpec::Key(_) => {
-            Labels::Key(text(table, name)?.iter().map(|key| key.and_then(MusicalKey::parse)).collect())
-        }
-        TaskSpec::Tempo(_) => Labels::Tempo(number(table, name)?.iter().collect()),
-        TaskSpec::Class(_) => {
-            Labels::Class(text(table, name)?.iter().map(|class| class.map(str::to_owned)).collect())
-        }
-        TaskSpec::Tags(_) => {
-            let tag = Arc::new(Field::new_list_field(DataType::Utf8, true));
-            let lists = column(table, name, &DataType::List(tag))?;
-            let tags = |list: ArrayRef| list.as_string::<i32>().iter().flatten().map(str::to_owned).collect();
-            Labels::Tags(lists.as_list::<i32>().iter().map(|list| list.map(tags)).collect())
-        }
-    })
-}
-
 /// The mean embeddings in `table`, per subspace, of exactly the clips of `clips`.
 async fn spaces(session: &SessionContext, table: &str, clips: &Clips) -> Result<Vec<Space>, RunError> {
     let query = format!(
@@ -228,13 +162,7 @@ async fn spaces(session: &SessionContext, table: &str, clips: &Clips) -> Result<
     );
     let rows = rows(session, &query).await?;
     let (subspaces, ids) = (text(&rows, "subspace")?, text(&rows, CLIP_ID)?);
-    let vectors = rows
-        .column_by_name("embedding")
-        .and_then(|column| column.as_fixed_size_list_opt())
-        .ok_or_else(|| RunError::Engine(format!("table `{table}` has no embeddings")))?;
-    let dim = vectors.value_length() as usize;
-    let values = cast(vectors.values(), &DataType::Float32)?;
-    let values: &Float32Array = values.as_primitive();
+    let (values, dim) = vectors(&rows, table)?;
     let row_of: BTreeMap<&str, usize> =
         clips.names.iter().enumerate().map(|(i, name)| (name.as_str(), i)).collect();
 
@@ -338,12 +266,4 @@ fn predictions_batch(clips: &Clips, spaces: &[Space], results: &[Scored]) -> Res
         ("confidence", Arc::new(Float64Array::from_iter_values(rows.iter().map(|(_, p)| p.confidence)))),
     ];
     table(columns, &["truth"])
-}
-
-fn table(columns: Vec<(&str, ArrayRef)>, nullable: &[&str]) -> Result<RecordBatch, RunError> {
-    let field = |(name, column): &(&str, ArrayRef)| {
-        Field::new(*name, column.data_type().clone(), nullable.contains(name))
-    };
-    let schema = Schema::new(columns.iter().map(field).collect::<Vec<_>>());
-    Ok(RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, c)| c).collect())?)
 }

@@ -4,21 +4,24 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Embeddings of every clip by a trained model: one row per segment and subspace, and the clip's mean.
+/// Embeddings by a trained model. Of clips: one row per segment and subspace, and the clip's mean. Of a `views` stage:
+/// one row per view and subspace, with what was drawn for its factors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema, Validate)]
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Embed {
-    /// Stage that holds the clips (`files`, `synth` or `sql`).
+    /// Stage that holds the clips (`files`, `synth` or `sql`), or a `views` stage. Views must have the sample rate and
+    /// length that the model was trained on.
     pub from: String,
     /// The `train` stage whose model is used.
     pub model: String,
-    /// Distance between the starts of two segments. Absent: the length of the model's views.
+    /// Distance between the starts of two segments of clips. Absent: the length of the model's views. Views say
+    /// themselves where they lie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 0.01, max = 3600.0))]
     #[schemars(extend("x-unit" = "s"))]
     pub hop: Option<f64>,
-    /// Segments computed at once.
+    /// Segments or views computed at once.
     #[serde(default = "default_batch")]
     #[garde(range(min = 1, max = 65536))]
     #[schemars(extend("x-unit" = "segments"))]

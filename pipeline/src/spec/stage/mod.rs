@@ -4,9 +4,11 @@
 //! default, its garde range the check, and its type the JSON Schema. There is no second list.
 
 mod embed;
+mod equivariance;
 mod features;
 mod files;
 mod probe;
+mod retrieve;
 mod sql;
 mod statistics;
 mod synth;
@@ -18,15 +20,18 @@ use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 
 pub use embed::Embed;
+pub use equivariance::Equivariance;
 pub use features::Features;
 pub use files::{ClipLimits, Files};
 pub use probe::Probe;
+pub use retrieve::{Part, Retrieve};
 pub use sql::Sql;
 pub use statistics::Statistics;
 pub use synth::Synth;
 pub use train::{Checkpoints, Train};
 pub use views::{Epochs, LabelKind, Views};
 
+use loev_models::evaluate::EquivarianceConfig;
 use loev_models::probe::ProbeConfig;
 use loev_models::train::TrainConfig;
 use loev_ops::chain::Entry as ChainEntry;
@@ -56,11 +61,15 @@ pub enum Kind {
     Embed,
     /// Probes on frozen embeddings.
     Probe,
+    /// Whether subspaces follow their factors.
+    Equivariance,
+    /// Whether near is alike.
+    Retrieve,
 }
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
@@ -70,6 +79,8 @@ impl Kind {
         Self::Train,
         Self::Embed,
         Self::Probe,
+        Self::Equivariance,
+        Self::Retrieve,
     ];
 
     /// The key in YAML.
@@ -84,6 +95,8 @@ impl Kind {
             Self::Train => "train",
             Self::Embed => "embed",
             Self::Probe => "probe",
+            Self::Equivariance => "equivariance",
+            Self::Retrieve => "retrieve",
         }
     }
 
@@ -117,6 +130,10 @@ pub enum Stage {
     Embed(Embed),
     /// See [`Probe`].
     Probe(Probe),
+    /// See [`Equivariance`].
+    Equivariance(Equivariance),
+    /// See [`Retrieve`].
+    Retrieve(Retrieve),
 }
 
 impl Stage {
@@ -132,6 +149,8 @@ impl Stage {
             Self::Statistics(_) => Kind::Statistics,
             Self::Embed(_) => Kind::Embed,
             Self::Probe(_) => Kind::Probe,
+            Self::Equivariance(_) => Kind::Equivariance,
+            Self::Retrieve(_) => Kind::Retrieve,
         }
     }
 
@@ -157,6 +176,15 @@ impl Stage {
                 let labels = probe.labels.as_deref().map(|labels| ("labels", labels));
                 std::iter::once(("from", probe.from.as_str())).chain(labels).collect()
             }
+            Self::Equivariance(measure) => {
+                let labels = measure.labels.as_deref().map(|labels| ("labels", labels));
+                std::iter::once(("from", measure.from.as_str())).chain(labels).collect()
+            }
+            Self::Retrieve(retrieve) => {
+                let queries = retrieve.queries.as_deref().map(|queries| ("queries", queries));
+                let labels = retrieve.labels.as_deref().map(|labels| ("labels", labels));
+                std::iter::once(("from", retrieve.from.as_str())).chain(queries).chain(labels).collect()
+            }
         }
     }
 
@@ -166,6 +194,7 @@ impl Stage {
             Self::Views(views) if views.materialize => &["audio"],
             Self::Embed(embed) if embed.baseline => &["baseline"],
             Self::Probe(_) => &["predictions"],
+            Self::Retrieve(_) => &["neighbours"],
             _ => &[],
         }
     }
@@ -174,13 +203,15 @@ impl Stage {
     pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
         const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
         match (kind, option) {
-            (Kind::Features | Kind::Statistics, "from") => {
+            (Kind::Features | Kind::Statistics | Kind::Embed, "from") => {
                 &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views]
             }
             (Kind::Train, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
             (Kind::Embed, "model") => &[Kind::Train],
-            (Kind::Probe, "from") => &[Kind::Embed],
+            (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
+                &[Kind::Embed]
+            }
             _ => CLIPS,
         }
     }
@@ -197,6 +228,8 @@ impl Stage {
             Self::Statistics(statistics) => statistics.validate(),
             Self::Embed(embed) => embed.validate(),
             Self::Probe(probe) => probe.validate(),
+            Self::Equivariance(measure) => measure.validate(),
+            Self::Retrieve(retrieve) => retrieve.validate(),
         }
     }
 
@@ -224,6 +257,13 @@ impl Stage {
                 let config: Option<ProbeConfig> = reader.read(node, path, label, Others::Any);
                 Self::Probe(Probe { config: config?, ..probe? })
             }
+            Kind::Equivariance => {
+                let others = schema::option_names::<EquivarianceConfig>();
+                let measure: Option<Equivariance> = reader.read(node, path, label, Others::Known(&others));
+                let config: Option<EquivarianceConfig> = reader.read(node, path, label, Others::Any);
+                Self::Equivariance(Equivariance { config: config?, ..measure? })
+            }
+            Kind::Retrieve => Self::Retrieve(reader.read(node, path, label, plain)?),
         })
     }
 }
@@ -241,10 +281,17 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Statistics => Statistics::json_schema(generator),
         Kind::Embed => Embed::json_schema(generator),
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
+        Kind::Equivariance => schema::merged::<Equivariance, EquivarianceConfig>(generator),
+        Kind::Retrieve => Retrieve::json_schema(generator),
     }
 }
 
 /// Shards of a source of clips.
 pub(super) const fn default_shards() -> u32 {
     8
+}
+
+/// The column with the split.
+fn default_split() -> String {
+    "split".to_string()
 }

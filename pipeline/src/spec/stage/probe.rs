@@ -18,7 +18,7 @@ pub struct Probe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<String>,
     /// Column that says `train`, `valid` or `test` for each clip.
-    #[serde(default = "default_split")]
+    #[serde(default = "super::default_split")]
     #[garde(length(chars, min = 1))]
     pub split: String,
     /// What to predict: for each task its kind and the label column, such as `{key: key}`.
@@ -29,8 +29,4 @@ pub struct Probe {
     #[schemars(skip)]
     #[garde(dive)]
     pub config: ProbeConfig,
-}
-
-fn default_split() -> String {
-    "split".to_string()
 }
