@@ -11,7 +11,7 @@ use loev_models::{
         rows,
     },
     layers::init::Init,
-    loss::{contrastive, excluding_positives},
+    loss::contrastive,
     optim::{AdamW, AdamWConfig},
     params::{Params, Spec},
 };

@@ -382,7 +382,7 @@ mod tests {
         let excluding = scalar(excluding_positives(&z, &groups, 0.02));
         assert!((0.0..1e-9).contains(&excluding), "{excluding}");
         let reference = scalar(reference_loss(&z, &groups, 0.02));
-        assert!((reference - reference_floor(&groups)).abs() < 1e-9, "{reference}");
+        assert!((reference - reference_floor(&groups)).abs() < 1e-7, "{reference}");
         assert!((reference_floor(&groups) - 3.0 * 2f64.ln() / 6.0).abs() < 2e-6);
         assert_eq!(reference_floor(&[0, 1, 2]), 0.0);
         // No negative at all: nothing to lose either.

@@ -6,7 +6,11 @@ use crate::{
     params::Params,
 };
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, backprop::GradStore, bail};
+use rayon::prelude::*;
 use std::cell::RefCell;
+
+/// Weights that are updated as one task.
+const PIECE: usize = 1 << 14;
 
 /// Settings of AdamW (Loshchilov and Hutter, arXiv 1711.05101).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,22 +84,52 @@ impl InplaceOp2 for Update<'_> {
         let (Some((p0, p1)), Some((g0, g1))) = (lp.contiguous_offsets(), lg.contiguous_offsets()) else {
             bail!("adamw needs contiguous tensors")
         };
-        let Factors { clip, lr, decay, correction } = self.factors;
-        let (b1, b2) = (self.config.beta1 as f32, self.config.beta2 as f32);
-        let (c1, c2) = ((1.0 - self.config.beta1) as f32, (1.0 - self.config.beta2) as f32);
-        let (keep, rate) = ((1.0 - lr * decay) as f32, (lr / correction[0]) as f32);
-        let (root, eps, clip) = (correction[1].sqrt().recip() as f32, self.config.eps as f32, clip as f32);
-        let moments = &mut *self.moments.borrow_mut();
-        simd(|| {
-            let state = moments.0.iter_mut().zip(moments.1.iter_mut());
-            for ((p, &g), (m, v)) in p[p0..p1].iter_mut().zip(&g[g0..g1]).zip(state) {
-                let g = g * clip;
-                *m = *m * b1 + g * c1;
-                *v = *v * b2 + g * g * c2;
-                *p = *p * keep - *m * rate / (v.sqrt() * root + eps);
-            }
-        });
+        let constants = Constants::new(self.config, self.factors);
+        let (m, v) = &mut *self.moments.borrow_mut();
+        p[p0..p1]
+            .par_chunks_mut(PIECE)
+            .zip(g[g0..g1].par_chunks(PIECE))
+            .zip(m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE)))
+            .for_each(|((p, g), (m, v))| simd(|| constants.update(p, g, m, v)));
         Ok(())
+    }
+}
+
+/// [`Factors`] and settings in single precision, as each weight's update uses them.
+#[derive(Clone, Copy)]
+struct Constants {
+    clip: f32,
+    /// The decays of both means, and what they leave to the new value.
+    means: [(f32, f32); 2],
+    keep: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+}
+
+impl Constants {
+    fn new(config: &AdamWConfig, factors: Factors) -> Self {
+        let Factors { clip, lr, decay, correction } = factors;
+        Self {
+            clip: clip as f32,
+            means: [config.beta1, config.beta2].map(|beta| (beta as f32, (1.0 - beta) as f32)),
+            keep: (1.0 - lr * decay) as f32,
+            rate: (lr / correction[0]) as f32,
+            root: correction[1].sqrt().recip() as f32,
+            eps: config.eps as f32,
+        }
+    }
+
+    /// The slices come as arguments, of which the compiler knows that they do not overlap.
+    #[inline(always)]
+    fn update(self, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let Self { clip, means: [(b1, c1), (b2, c2)], keep, rate, root, eps } = self;
+        for ((p, &g), (m, v)) in p.iter_mut().zip(g).zip(m.iter_mut().zip(v)) {
+            let g = g * clip;
+            *m = *m * b1 + g * c1;
+            *v = *v * b2 + g * g * c2;
+            *p = *p * keep - *m * rate / (v.sqrt() * root + eps);
+        }
     }
 }
 
@@ -200,9 +234,10 @@ pub fn norm(grad: &Tensor) -> Result<f64> {
         (&*storage, layout.contiguous_offsets())
     {
         let values = &values[from..to];
-        // Pieces keep the error of single-precision sums small.
-        let pieces = values.chunks(4096).map(|v| f64::from(simd(|| lane_sum(v, v, |x, _| x * x))));
-        return Ok(pieces.sum::<f64>().sqrt());
+        // Pieces keep the error of single-precision sums small; they are added in their order.
+        let square = |v: &[f32]| f64::from(simd(|| lane_sum(v, v, |x, _| x * x)));
+        let pieces: Vec<f64> = values.par_chunks(4096).with_min_len(8).map(square).collect();
+        return Ok(pieces.iter().sum::<f64>().sqrt());
     }
     drop(storage);
     Ok(grad.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.sqrt())

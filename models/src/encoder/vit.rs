@@ -3,7 +3,7 @@
 //!
 //! The patch embedding is a matrix product over `patch_frames` whole frames; there is no convolution.
 //! Beside the slices, a few tokens hold the view's modulation spectrum ([`super::rhythm`]). Blocks are pre-norm; the last of each path asks only for class tokens. Under all methods but LOEV++ all
-//! blocks are shared and all class tokens travel together; there the last `branch_depth` blocks
+//! blocks are shared and all class tokens travel together; under LOEV++ the last `branch_depth` blocks
 //! and the final norm exist once per subspace, each with initial values of its own.
 
 use super::{

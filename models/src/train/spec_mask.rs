@@ -99,7 +99,7 @@ mod tests {
         let only_time = SpecMask { time: 0.25, time_masks: 1, ..SpecMask::default() };
         let only_bands = SpecMask { frequency: 0.25, frequency_masks: 1, ..SpecMask::default() };
         for (mask, widest) in [(only_time, 10), (only_bands, 5)] {
-            let (mut widths, mut places) = (vec![0; widest + 1], vec![0; FRAMES]);
+            let (mut widths, mut places) = (vec![0usize; widest + 1], vec![0usize; FRAMES]);
             for view in masked(mask, 4400, key).chunks_exact(FRAMES * MELS) {
                 let (frames, bands) = whole(view);
                 let own = if mask.time > 0.0 { &frames } else { &bands };

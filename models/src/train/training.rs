@@ -93,6 +93,7 @@ impl Training {
         let kept = ((1.0 - cfg.mask) * model.patches() as f64).round().max(1.0) as usize;
         let rate = |name: &str| match cfg.layer_decay {
             1.0 => 1.0,
+            _ if model.params().parameter(name).is_none() => 1.0,
             decay => decay.powi(i32::try_from(model.depth_from_top(name)).unwrap_or(i32::MAX)),
         };
         let adam = adam.with_rates(params.iter().map(|(name, _)| rate(name)).collect());
