@@ -8,9 +8,16 @@ pub mod stack;
 pub mod tokens;
 pub mod vit;
 
+use crate::{
+    Method, Result,
+    params::{Params, Spec},
+};
+use candle_core::Tensor;
 use garde::Validate;
+use loev_ops::{features::FrontEnd, rng::Key};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokens::{Kept, Normaliser};
 
 /// The encoder of a model and its sizes.
 #[derive(Serialize, Deserialize, JsonSchema, Validate, Clone, Debug, PartialEq)]
@@ -31,6 +38,66 @@ impl EncoderConfig {
     pub fn dim(&self) -> usize {
         match self {
             Self::Vit(config) => config.dim,
+        }
+    }
+}
+
+/// How features go through an encoder: as they do for embedding, unless something is set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pass<'a> {
+    /// Whether a backward pass is to follow.
+    pub training: bool,
+    /// The patches that views keep; all of them when there is nothing here.
+    pub kept: Option<&'a Kept>,
+    /// What the random choices of a training step are drawn from.
+    pub key: Option<Key>,
+}
+
+/// The network of an encoder, without its parameters.
+#[derive(Debug, Clone)]
+pub(crate) enum Encoder {
+    Vit(vit::Vit),
+}
+
+impl Encoder {
+    pub fn new(
+        config: &EncoderConfig,
+        method: Method,
+        subspaces: usize,
+        frames: usize,
+        front_end: &FrontEnd,
+    ) -> Result<Self> {
+        match config {
+            EncoderConfig::Vit(config) => {
+                vit::Vit::new(config, method, subspaces, frames, front_end).map(Self::Vit)
+            }
+        }
+    }
+
+    /// Patch tokens of a view.
+    pub fn patches(&self) -> usize {
+        match self {
+            Self::Vit(vit) => vit.patches(),
+        }
+    }
+
+    /// Every parameter.
+    pub fn specs(&self) -> Box<dyn Iterator<Item = Spec> + '_> {
+        match self {
+            Self::Vit(vit) => Box::new(vit.specs()),
+        }
+    }
+
+    /// One embedding `[views, dim]` per subspace, of `features: [views, frames, mels]` in dB.
+    pub fn forward(
+        &self,
+        params: &Params,
+        normaliser: &Normaliser,
+        features: &Tensor,
+        pass: Pass<'_>,
+    ) -> Result<Vec<Tensor>> {
+        match self {
+            Self::Vit(vit) => vit.forward(params, normaliser, pass.kept, features, pass.training),
         }
     }
 }

@@ -3,7 +3,10 @@
 use super::{LossKind, StepMetrics, TrainBatch, TrainConfig, ema::Ema, state};
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
-    encoder::tokens::{Kept, Normaliser},
+    encoder::{
+        Pass,
+        tokens::{Kept, Normaliser},
+    },
     loss::{contrastive, floor, reference_loss},
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
@@ -17,8 +20,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 ///
 /// [`Self::fit`] comes first, then one [`Self::step`] per batch; the caller stops after
 /// [`TrainConfig::steps`]. Between two steps [`Self::save_state`] keeps all of it, and [`Self::resume`]
-/// goes on from there. No random number is drawn from a generator that a state would have to hold: the
-/// patches that a view drops are keyed by the model's seed and the step. Nothing of the batches is kept
+/// goes on from there. No random number is drawn from a generator that a state would have to hold: what
+/// is random about a step is keyed by the model's seed and the step. Nothing of the batches is kept
 /// either; where to go on in the data is for the caller's notes to say. After an error of a step the
 /// training is of no further use.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Training {
     /// Patches that a view keeps, when it drops some.
     keeps: Option<usize>,
     masks: Key,
+    /// What the encoder's own random choices are drawn from.
+    noise: Key,
 }
 
 /// How far a training has come.
@@ -83,6 +88,7 @@ impl Training {
             schedule: cfg.schedule(),
             keeps: (kept < model.patches()).then_some(kept),
             masks: Key::root(model.config().seed).with_str("mask"),
+            noise: Key::root(model.config().seed).with_str("noise"),
             cfg: cfg.clone(),
             model,
             adam,
@@ -257,7 +263,9 @@ impl Training {
     ) -> Result<(Vec<f64>, Tensor)> {
         let kept = self.kept(self.model.patches(), views, step);
         let features = self.model.features(features, views)?;
-        let embeddings = self.model.embed_for_training(&features, kept.as_ref())?;
+        let key = Some(self.noise.with(step as u64));
+        let pass = Pass { kept: kept.as_ref(), key, ..Pass::default() };
+        let embeddings = self.model.embed_for_training(&features, pass)?;
         let total_weight: f64 = self.weights.iter().sum();
         let mut losses = Vec::with_capacity(embeddings.len());
         let mut weighted: Option<Tensor> = None;
