@@ -1,9 +1,10 @@
 //! Encoders: from log-mel frames to one embedding per subspace.
 //!
-//! [`vit`] says what the network is; [`tokens`] and [`stack`] are the two operations it consists of, and
-//! [`rhythm`] adds tokens that hold periods in the open.
+//! [`vit`] says what the flagship is; [`tokens`] and [`stack`] are the two operations it consists of, and
+//! [`rhythm`] adds tokens that hold periods in the open. [`sf_nfnet`] is the published method's encoder.
 
 pub mod rhythm;
+pub mod sf_nfnet;
 pub mod stack;
 pub mod tokens;
 pub mod vit;
@@ -25,6 +26,8 @@ use tokens::{Kept, Normaliser};
 pub enum EncoderConfig {
     /// A transformer over full-height time slices of the log-mel spectrogram.
     Vit(#[garde(dive)] vit::VitConfig),
+    /// The published method's SlowFast convolutional network: for comparison, many times slower to train.
+    SfNfnet(#[garde(dive)] sf_nfnet::SfNfnetConfig),
 }
 
 impl Default for EncoderConfig {
@@ -38,6 +41,7 @@ impl EncoderConfig {
     pub fn dim(&self) -> usize {
         match self {
             Self::Vit(config) => config.dim,
+            Self::SfNfnet(config) => config.dim(),
         }
     }
 }
@@ -57,6 +61,7 @@ pub(crate) struct Pass<'a> {
 #[derive(Debug, Clone)]
 pub(crate) enum Encoder {
     Vit(vit::Vit),
+    SfNfnet(sf_nfnet::SfNfnet),
 }
 
 impl Encoder {
@@ -71,13 +76,17 @@ impl Encoder {
             EncoderConfig::Vit(config) => {
                 vit::Vit::new(config, method, subspaces, frames, front_end).map(Self::Vit)
             }
+            EncoderConfig::SfNfnet(config) => {
+                sf_nfnet::SfNfnet::new(config, method, subspaces, frames, front_end).map(Self::SfNfnet)
+            }
         }
     }
 
-    /// Patch tokens of a view.
+    /// Patch tokens of a view; 0 for an encoder without tokens.
     pub fn patches(&self) -> usize {
         match self {
             Self::Vit(vit) => vit.patches(),
+            Self::SfNfnet(_) => 0,
         }
     }
 
@@ -85,6 +94,7 @@ impl Encoder {
     pub fn specs(&self) -> Box<dyn Iterator<Item = Spec> + '_> {
         match self {
             Self::Vit(vit) => Box::new(vit.specs()),
+            Self::SfNfnet(network) => Box::new(network.specs()),
         }
     }
 
@@ -98,6 +108,7 @@ impl Encoder {
     ) -> Result<Vec<Tensor>> {
         match self {
             Self::Vit(vit) => vit.forward(params, normaliser, pass.kept, features, pass.training),
+            Self::SfNfnet(network) => network.forward(params, normaliser, features, pass),
         }
     }
 }

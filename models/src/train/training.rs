@@ -82,6 +82,9 @@ impl Training {
         ema: Option<Ema>,
         progress: Progress,
     ) -> Result<Self> {
+        if cfg.mask > 0.0 && model.patches() == 0 {
+            return Err(ModelError::Config("train: mask: only an encoder of tokens can drop some".into()));
+        }
         let kept = ((1.0 - cfg.mask) * model.patches() as f64).round().max(1.0) as usize;
         Ok(Self {
             weights: cfg.weights(model.config().subspaces.len())?,
