@@ -21,7 +21,7 @@ use super::{Pass, tokens::Normaliser};
 use crate::{
     Method, ModelError, Result,
     layers::{
-        activation::gelu,
+        channels::{scale, scaled_gelu, shift},
         conv::Conv,
         init::Init,
         linear::linear,
@@ -167,11 +167,11 @@ impl SfNfnetConfig {
     }
 
     fn activate(&self, x: &Tensor, scale: f64) -> Result<Tensor> {
-        let (x, own) = match self.activation {
-            Activation::ScaledGelu => (gelu(x)?, GELU_SCALE),
-            Activation::Relu => (x.relu()?, 1.0),
-        };
-        Ok(if own * scale == 1.0 { x } else { (x * (own * scale))? })
+        Ok(match self.activation {
+            Activation::ScaledGelu => scaled_gelu(x, GELU_SCALE * scale)?,
+            Activation::Relu if scale == 1.0 => x.relu()?,
+            Activation::Relu => (x.relu()? * scale)?,
+        })
     }
 }
 
@@ -266,8 +266,7 @@ impl Standard {
         let per_filter = |t: Tensor| t.reshape((self.shape[0], 1, 1, 1));
         let weight = standardise(&get("weight")?, Estimate::Population)?;
         let weight = weight.broadcast_mul(&per_filter(get("gain")?)?)?;
-        let bias = get("bias")?.reshape((1, self.shape[0], 1, 1))?;
-        Ok(self.conv.forward(x, &weight)?.broadcast_add(&bias)?)
+        Ok(shift(&self.conv.forward(x, &weight)?, &get("bias")?)?)
     }
 }
 
@@ -369,8 +368,7 @@ impl Block {
             }
             None => gate,
         };
-        let (views, channels) = gate.dims2()?;
-        Ok((skip + residual.broadcast_mul(&gate.reshape((views, channels, 1, 1))?)?)?)
+        Ok((skip + scale(&residual, &gate)?)?)
     }
 
     /// What each view's residual is multiplied by, when some may be left out: 0, or one over the share of
@@ -555,7 +553,7 @@ impl SfNfnet {
                 Stem::Normalised => {
                     let get = |part: &str| params.get(&format!("{name}.{part}"));
                     x = conv.forward(&x, &get("weight")?)?;
-                    x = x.broadcast_add(&get("bias")?.reshape((1, filters, 1, 1))?)?;
+                    x = shift(&x, &get("bias")?)?;
                     x = channel_norm(&x, &get("norm.weight")?, &get("norm.bias")?)?;
                     x = self.config.activate(&x, 1.0)?;
                 }
@@ -593,7 +591,7 @@ impl SfNfnet {
         }
         let end = |slow: &Tensor, fast: &Tensor| -> Result<Tensor> {
             let pooled = [slow.flatten_from(2)?.mean(2)?, fast.flatten_from(2)?.mean(2)?];
-            Ok((gelu(&Tensor::cat(&pooled, 1)?)? * GELU_SCALE)?)
+            Ok(scaled_gelu(&Tensor::cat(&pooled, 1)?, GELU_SCALE)?)
         };
         if self.branches == 0 {
             return Ok(vec![end(&slow, &fast)?; self.subspaces]);

@@ -6,6 +6,7 @@
 pub mod activation;
 pub mod attention;
 pub mod block;
+pub mod channels;
 pub mod conv;
 pub mod init;
 pub mod linear;
