@@ -3,11 +3,7 @@
 
 use crate::{
     ModelError, Result,
-    encoder::{
-        EncoderConfig,
-        tokens::{Kept, Normaliser},
-        vit::{Vit, layer_spec},
-    },
+    encoder::{Encoder, EncoderConfig, Pass, tokens::Normaliser, vit::layer_spec},
     layers::{
         activation::{gelu, relu},
         linear::linear,
@@ -98,14 +94,14 @@ impl ModelConfig {
 #[derive(Debug)]
 pub(crate) struct Blueprint {
     config: ModelConfig,
-    encoder: Vit,
+    encoder: Encoder,
 }
 
 impl Blueprint {
     pub fn new(config: ModelConfig) -> Result<Self> {
         config.validate()?;
-        let EncoderConfig::Vit(vit) = &config.encoder;
-        let encoder = Vit::new(vit, config.method, config.subspaces.len(), config.frames, &config.front_end)?;
+        let ModelConfig { encoder, method, subspaces, frames, front_end, .. } = &config;
+        let encoder = Encoder::new(encoder, *method, subspaces.len(), *frames, front_end)?;
         Ok(Self { config, encoder })
     }
 
@@ -141,7 +137,7 @@ impl Blueprint {
 #[derive(Debug, Clone)]
 pub struct Model {
     config: ModelConfig,
-    encoder: Vit,
+    encoder: Encoder,
     params: Params,
     normaliser: Normaliser,
     device: Device,
@@ -183,7 +179,7 @@ impl Model {
         &self.device
     }
 
-    /// Patch tokens of a view.
+    /// Patch tokens of a view; 0 for an encoder without tokens.
     pub fn patches(&self) -> usize {
         self.encoder.patches()
     }
@@ -230,17 +226,18 @@ impl Model {
     /// One embedding `[views, dim]` per subspace, of `features: [views, frames, mels]` in raw dB. No
     /// gradients are kept.
     pub fn embed(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        self.embed_without_graph(features, None)
+        self.embed_without_graph(features, Pass::default())
     }
 
-    /// Embeddings with their graph, and with patches dropped where `kept` says so.
-    pub(crate) fn embed_for_training(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
-        self.encoder.forward(&self.params, &self.normaliser, kept, features, true)
+    /// Embeddings with their graph, and with the random choices of `pass`.
+    pub(crate) fn embed_for_training(&self, features: &Tensor, pass: Pass<'_>) -> Result<Vec<Tensor>> {
+        self.encoder.forward(&self.params, &self.normaliser, features, Pass { graph: true, ..pass })
     }
 
     /// [`Self::embed_for_training`], of which nothing is kept for a backward pass.
-    pub(crate) fn embed_without_graph(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
-        let embeddings = self.encoder.forward(&self.params, &self.normaliser, kept, features, false)?;
+    pub(crate) fn embed_without_graph(&self, features: &Tensor, pass: Pass<'_>) -> Result<Vec<Tensor>> {
+        let pass = Pass { graph: false, ..pass };
+        let embeddings = self.encoder.forward(&self.params, &self.normaliser, features, pass)?;
         Ok(embeddings.iter().map(Tensor::detach).collect())
     }
 
@@ -363,7 +360,7 @@ pub(crate) mod tests {
             let features = wave(&[6, 9, 5], 0.7, 1.0);
             let groups = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]];
             let loss = || {
-                let embeddings = model.embed_for_training(&features, None).unwrap();
+                let embeddings = model.embed_for_training(&features, Pass::default()).unwrap();
                 let mut total = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
                 for (k, e) in embeddings.iter().enumerate() {
                     let z = model.project(k, e).unwrap();
@@ -408,8 +405,9 @@ pub(crate) mod tests {
             Model::new(config, &Device::Cpu).unwrap_err().to_string()
         };
         let vit = |c: &mut ModelConfig, f: &dyn Fn(&mut VitConfig)| {
-            let EncoderConfig::Vit(v) = &mut c.encoder;
-            f(v);
+            if let EncoderConfig::Vit(v) = &mut c.encoder {
+                f(v);
+            }
         };
         assert!(with(&|c| c.method = Method::Simclr).contains("simclr"));
         assert!(with(&|c| c.subspaces.clear()).contains("subspaces"));

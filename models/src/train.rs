@@ -21,7 +21,7 @@ mod training;
 pub use spec_mask::SpecMask;
 pub use training::Training;
 
-use crate::{Model, ModelConfig, ModelError, Result, optim::Schedule};
+use crate::{Model, ModelConfig, ModelError, Result, encoder::EncoderConfig, optim::Schedule};
 use candle_core::Device;
 use garde::Validate;
 use schemars::JsonSchema;
@@ -165,6 +165,15 @@ impl TrainConfig {
     /// # Errors
     /// [`ModelError::Config`], whose message begins with the name of the setting and a colon.
     pub fn fits(&self, model: &ModelConfig) -> Result<(), ModelError> {
+        if !matches!(model.encoder, EncoderConfig::Vit(_)) {
+            let fault = |name: &str, why: &str| Err(ModelError::Config(format!("{name}: {why}")));
+            if self.mask > 0.0 {
+                return fault("mask", "only an encoder of tokens can drop some");
+            }
+            if self.layer_decay < 1.0 {
+                return fault("layer_decay", "only an encoder of blocks in a row has layers to tell apart");
+            }
+        }
         objective::Objective::new(self, model).map(drop)
     }
 

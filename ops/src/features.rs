@@ -347,6 +347,38 @@ mod tests {
         check(&odd, &signal(1200));
     }
 
+    /// Frames that librosa made; `fixtures/log_mel.py` made the file.
+    #[test]
+    fn agrees_with_librosa() {
+        let stored = include_bytes!("../fixtures/log_mel.f32").chunks_exact(4);
+        let mut stored = stored.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let mut state = 1u64;
+        let noise: Vec<f64> = (0..3200)
+            .map(|_| {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                (state >> 40) as f64 / f64::from(1u32 << 24) - 0.5
+            })
+            .collect();
+        let chirp = noise.iter().enumerate().map(|(i, noise)| {
+            let t = i as f64 / 16_000.0;
+            0.5 * (TAU * (100.0 * t + 15_000.0 * t * t)).sin() + 0.02 * noise
+        });
+        let signals =
+            [noise.clone(), chirp.collect()].map(|s| s.iter().map(|&x| x as f32).collect::<Vec<_>>());
+        let slow = FrontEnd { window: 2048, hop: 320, mels: 128, ..FrontEnd::default() };
+        for fe in [FrontEnd::default(), slow] {
+            for audio in &signals {
+                let mut out = vec![0.0; fe.frames(audio.len()) * fe.mels];
+                LogMel::new(&fe).compute(audio, &mut out);
+                for (i, (got, want)) in out.iter().zip(stored.by_ref().take(out.len())).enumerate() {
+                    let relative = (10f64.powf(f64::from(got - want) / 10.0) - 1.0).abs();
+                    assert!(relative < 1e-4, "{fe:?}, value {i}: {got} dB, librosa {want} dB");
+                }
+            }
+        }
+        assert!(stored.next().is_none());
+    }
+
     #[test]
     fn a_clip_shorter_than_the_window_is_reflected_again_and_again() {
         check(&FrontEnd::default(), &signal(90));

@@ -275,7 +275,7 @@ pub(crate) fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Re
 }
 
 /// Runs `f` on the values of a CPU tensor.
-pub(super) fn with_slice<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+pub(crate) fn with_slice<T: Real, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {

@@ -7,9 +7,10 @@
 //! and the final norm exist once per subspace, each with initial values of its own.
 
 use super::{
+    Pass,
     rhythm::{RATES, Rhythm},
     stack::{self, Branch, Plan, Pools},
-    tokens::{Kept, Normaliser, TokenShape, tokens},
+    tokens::{Normaliser, TokenShape, tokens},
 };
 use crate::{
     ModelError, Result,
@@ -177,13 +178,12 @@ impl Vit {
         &self,
         params: &Params,
         normaliser: &Normaliser,
-        kept: Option<&Kept>,
         features: &Tensor,
-        training: bool,
+        pass: Pass<'_>,
     ) -> Result<Vec<Tensor>> {
         let names = self.tokens.parameters();
         let parameters = names.iter().map(|(name, _)| params.get(name)).collect::<Result<Vec<_>>>()?;
-        let mut x = tokens(self.tokens, normaliser, kept, &parameters, features)?;
+        let mut x = tokens(self.tokens, normaliser, pass.kept, &parameters, features)?;
         if let Some(rhythm) = &self.rhythm {
             let spectra = rhythm.spectra(normaliser, features)?;
             let [weight, bias, group] =
@@ -197,7 +197,7 @@ impl Vit {
             .blocks()
             .map(|prefix| names.iter().map(|(name, _)| params.get(&format!("{prefix}{name}"))).collect())
             .collect::<Result<Vec<Vec<_>>>>()?;
-        let out = stack::run(&plan, &self.pools, &x, &blocks, training)?;
+        let out = stack::run(&plan, &self.pools, &x, &blocks, pass.graph)?;
         let mut embeddings = Vec::with_capacity(plan.classes);
         for (k, branch) in plan.branches.iter().enumerate() {
             let weight = params.get(&format!("branch.{k}.norm.weight"))?;

@@ -10,6 +10,8 @@ pub enum Init {
     Zeros,
     /// All one.
     Ones,
+    /// All this.
+    Constant(f64),
     /// Normal with this standard deviation, cut at two.
     Normal(f64),
     /// Uniform on `+-sqrt(6 / (in + out))` for a weight `[out, in]` (Glorot and Bengio, 2010).
@@ -27,6 +29,7 @@ impl Init {
         match self {
             Self::Zeros => vec![0.0; n],
             Self::Ones => vec![1.0; n],
+            Self::Constant(value) => vec![value; n],
             Self::Normal(deviation) => (0..n)
                 .map(|_| {
                     loop {

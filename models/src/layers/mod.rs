@@ -6,9 +6,12 @@
 pub mod activation;
 pub mod attention;
 pub mod block;
+pub mod channels;
+pub mod conv;
 pub mod init;
 pub mod linear;
 pub mod norm;
+pub mod standard;
 
 #[cfg(test)]
 pub(crate) mod check;

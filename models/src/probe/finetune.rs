@@ -20,6 +20,7 @@ use super::network::Loss;
 use super::problem::Problem;
 use super::score::{self, Output};
 use super::{Labels, Metric, Prediction, ProbeConfig, RowCounts, Split};
+use crate::encoder::Pass;
 use crate::layers::{init::Init, linear::linear, norm::layer_norm};
 use crate::metrics::bootstrap::Bootstrap;
 use crate::optim::{AdamW, AdamWConfig, Schedule, norm};
@@ -241,7 +242,7 @@ impl<'a> Finetuning<'a> {
         let frozen = self.config.encoder_lr == 0.0;
         let embeddings = match frozen {
             true => self.model.embed(&features)?,
-            false => self.model.embed_for_training(&features, None)?,
+            false => self.model.embed_for_training(&features, Pass::default())?,
         };
         let embedding = embeddings
             .get(self.subspace)

@@ -9,7 +9,7 @@
 use super::{LossKind, TrainConfig};
 use crate::{
     Method, Model, ModelConfig, ModelError, Result,
-    encoder::tokens::Kept,
+    encoder::Pass,
     layers::init::Init,
     loss::{
         Temperature, contrastive, excluding_positives, floor, has_positives, reference_floor, reference_loss,
@@ -126,19 +126,19 @@ impl Objective {
     }
 
     /// The loss of each subspace on a batch, and the gradients of their weighted mean. `params` are the
-    /// model's and those of [`Self::specs`]; patches are dropped where `kept` says so.
+    /// model's and those of [`Self::specs`]; random choices are those of `pass`.
     pub fn gradients(
         &self,
         model: &Model,
         params: &Params,
         features: &Tensor,
-        kept: Option<&Kept>,
+        pass: Pass<'_>,
         groups: &[Vec<i64>],
         step: usize,
     ) -> Result<(Vec<f64>, GradStore)> {
         let views = features.dim(0)?;
         if self.micro_batch == 0 || self.micro_batch >= views {
-            let embeddings = model.embed_for_training(features, kept)?;
+            let embeddings = model.embed_for_training(features, pass)?;
             let z = project(model, &embeddings)?;
             let (losses, mean) = self.losses(params, &z, groups, step)?;
             return Ok((losses, mean.backward()?));
@@ -147,8 +147,9 @@ impl Objective {
         let pieces = || (0..views).step_by(self.micro_batch).map(|at| (at, self.micro_batch.min(views - at)));
         let mut parts = vec![Vec::new(); self.subspaces.len()];
         for (at, length) in pieces() {
-            let kept = kept.map(|kept| kept.narrow(at, length));
-            let embeddings = model.embed_without_graph(&features.narrow(0, at, length)?, kept.as_ref())?;
+            let kept = pass.kept.map(|kept| kept.narrow(at, length));
+            let pass = Pass { kept: kept.as_ref(), noise: pass.noise.map(|noise| noise.from(at)), ..pass };
+            let embeddings = model.embed_without_graph(&features.narrow(0, at, length)?, pass)?;
             for (parts, z) in parts.iter_mut().zip(project(model, &embeddings)?) {
                 parts.push(z.detach());
             }
@@ -165,8 +166,9 @@ impl Objective {
         let d_z: Vec<Option<Tensor>> = leaves.iter().map(|leaf| grads.remove(leaf)).collect();
 
         for (at, length) in pieces() {
-            let kept = kept.map(|kept| kept.narrow(at, length));
-            let embeddings = model.embed_for_training(&features.narrow(0, at, length)?, kept.as_ref())?;
+            let kept = pass.kept.map(|kept| kept.narrow(at, length));
+            let pass = Pass { kept: kept.as_ref(), noise: pass.noise.map(|noise| noise.from(at)), ..pass };
+            let embeddings = model.embed_for_training(&features.narrow(0, at, length)?, pass)?;
             let mut total: Option<Tensor> = None;
             for (z, d_z) in project(model, &embeddings)?.iter().zip(&d_z) {
                 let Some(d_z) = d_z else { continue };

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
-    encoder::tokens::{Kept, Normaliser},
+    encoder::{
+        Noise, Pass,
+        tokens::{Kept, Normaliser},
+    },
     loss::has_positives,
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
@@ -40,6 +43,8 @@ pub struct Training {
     /// Patches that a view keeps, when it drops some.
     keeps: Option<usize>,
     masks: Key,
+    /// What the encoder's own random choices are drawn from.
+    noise: Key,
     spec_masks: Key,
     /// Whether a step has ended in an error.
     failed: bool,
@@ -74,6 +79,7 @@ impl Training {
     pub fn new(config: ModelConfig, cfg: &TrainConfig, device: &Device) -> Result<Self> {
         validate(cfg)?;
         let model = Model::new(config, device)?;
+        cfg.fits(model.config())?;
         let objective = Objective::new(cfg, model.config())?;
         let params = model.params().and(objective.params(device, DType::F32)?);
         let adam = AdamW::new(optimiser(cfg), &params)?;
@@ -103,6 +109,7 @@ impl Training {
             schedule: cfg.schedule(),
             keeps: (kept < model.patches()).then_some(kept),
             masks: key.with_str("mask"),
+            noise: key.with_str("noise"),
             spec_masks: key.with_str("spec_mask"),
             cfg: cfg.clone(),
             model,
@@ -374,7 +381,9 @@ impl Training {
         self.cfg.spec_mask.apply(&mut features, frames, &self.model.normaliser().mean, masks);
         let features = self.model.features(features, views)?;
         let kept = self.kept(self.model.patches(), views, number);
-        self.objective.gradients(&self.model, &self.params, &features, kept.as_ref(), &groups, step)
+        let noise = Noise { key: self.noise.with(number as u64), first: 0 };
+        let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise) };
+        self.objective.gradients(&self.model, &self.params, &features, pass, &groups, step)
     }
 
     /// The patches that each view keeps in batch `number`, in order of time.

@@ -173,8 +173,10 @@ fn states_of_other_trainings_and_damaged_ones_are_refused() {
     says(message(&good, &own, &TrainConfig { ema: 0.0, ..cfg.clone() }), "ema was 0.9");
     says(message(&good, &own, &TrainConfig { steps: 9, ..cfg.clone() }), "steps was 5");
     says(message(&good, &ModelConfig { seed: 2, ..own.clone() }, &cfg), "another model: seed was 1");
-    let EncoderConfig::Vit(vit) = own.encoder.clone();
-    let wide = EncoderConfig::Vit(VitConfig { dim: 64, ..vit });
+    let mut wide = own.encoder.clone();
+    if let EncoderConfig::Vit(vit) = &mut wide {
+        vit.dim = 64;
+    }
     says(message(&good, &ModelConfig { encoder: wide, ..own.clone() }, &cfg), "encoder.vit.dim was 32");
 
     let many = (0..50).map(|i| format!("subspace {i}")).collect();
