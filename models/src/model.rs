@@ -6,7 +6,7 @@ use crate::{
     encoder::{
         EncoderConfig,
         tokens::{Kept, Normaliser},
-        vit::{Vit, layer_spec},
+        vit::{Noise, Vit, layer_spec},
     },
     layers::{activation::gelu, linear::linear},
     params::{Params, Spec},
@@ -221,13 +221,19 @@ impl Model {
     /// One embedding `[views, dim]` per subspace, of `features: [views, frames, mels]` in raw dB. No
     /// gradients are kept.
     pub fn embed(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        let embeddings = self.encoder.forward(&self.params, &self.normaliser, None, features, false)?;
+        let embeddings = self.encoder.forward(&self.params, &self.normaliser, None, features, None)?;
         Ok(embeddings.iter().map(Tensor::detach).collect())
     }
 
-    /// Embeddings with their graph, and with patches dropped where `kept` says so.
-    pub(crate) fn embed_for_training(&self, features: &Tensor, kept: Option<&Kept>) -> Result<Vec<Tensor>> {
-        self.encoder.forward(&self.params, &self.normaliser, kept, features, true)
+    /// Embeddings with their graph, with patches dropped where `kept` says so, and residuals as `noise`
+    /// decides. Of a part of a batch, `noise` says which: then views drop what they drop in the whole.
+    pub(crate) fn embed_for_training(
+        &self,
+        features: &Tensor,
+        kept: Option<&Kept>,
+        noise: Noise,
+    ) -> Result<Vec<Tensor>> {
+        self.encoder.forward(&self.params, &self.normaliser, kept, features, Some(noise))
     }
 
     /// What the loss of subspace `k` compares: `[views, last width]`, of embeddings `[views, dim]`.
@@ -268,6 +274,8 @@ pub(crate) mod tests {
             mlp_ratio: 2,
             branch_depth: 1,
             rhythm: 2,
+            drop_path: 0.3,
+            dropout: 0.2,
         };
         ModelConfig {
             encoder: EncoderConfig::Vit(vit),
@@ -321,7 +329,8 @@ pub(crate) mod tests {
             let features = wave(&[6, 9, 5], 0.7, 1.0);
             let groups = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]];
             let loss = || {
-                let embeddings = model.embed_for_training(&features, None).unwrap();
+                let noise = Noise { key: Key::root(5), first: 0 };
+                let embeddings = model.embed_for_training(&features, None, noise).unwrap();
                 let mut total = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
                 for (k, e) in embeddings.iter().enumerate() {
                     let z = model.project(k, e).unwrap();

@@ -3,7 +3,10 @@
 use super::{LossKind, StepMetrics, TrainBatch, TrainConfig, ema::Ema, state};
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
-    encoder::tokens::{Kept, Normaliser},
+    encoder::{
+        tokens::{Kept, Normaliser},
+        vit::Noise,
+    },
     loss::{contrastive, floor, reference_loss},
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
@@ -34,6 +37,8 @@ pub struct Training {
     /// Patches that a view keeps, when it drops some.
     keeps: Option<usize>,
     masks: Key,
+    /// What blocks drop in a step.
+    drops: Key,
 }
 
 /// How far a training has come.
@@ -83,6 +88,7 @@ impl Training {
             schedule: cfg.schedule(),
             keeps: (kept < model.patches()).then_some(kept),
             masks: Key::root(model.config().seed).with_str("mask"),
+            drops: Key::root(model.config().seed).with_str("drop"),
             cfg: cfg.clone(),
             model,
             adam,
@@ -257,7 +263,8 @@ impl Training {
     ) -> Result<(Vec<f64>, Tensor)> {
         let kept = self.kept(self.model.patches(), views, step);
         let features = self.model.features(features, views)?;
-        let embeddings = self.model.embed_for_training(&features, kept.as_ref())?;
+        let noise = Noise { key: self.drops.with(step as u64), first: 0 };
+        let embeddings = self.model.embed_for_training(&features, kept.as_ref(), noise)?;
         let total_weight: f64 = self.weights.iter().sum();
         let mut losses = Vec::with_capacity(embeddings.len());
         let mut weighted: Option<Tensor> = None;
