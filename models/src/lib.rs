@@ -17,6 +17,8 @@ pub mod checkpoint;
 pub mod device;
 pub mod encoder;
 pub mod error;
+#[cfg(test)]
+mod gradients;
 pub mod kernels;
 pub mod layers;
 pub mod loss;
