@@ -13,6 +13,7 @@
 //!
 //! All randomness is keyed ([`loev_ops::rng`]); results do not depend on the number of threads.
 
+pub mod card;
 pub mod checkpoint;
 pub mod device;
 pub mod encoder;
