@@ -304,10 +304,7 @@ pub fn backward<T: Real>(
 
     // MLP.
     let per_view = queries * dim;
-    let mut d_dropped = match drops {
-        None => None,
-        Some(_) => Some(room(&mut scratch.d_dropped, asking * dim, z)),
-    };
+    let mut d_dropped = drops.map(|_| room(&mut scratch.d_dropped, asking * dim, z));
     let d_added = dropped(drops, Residual::Mlp, d_dropped.as_deref_mut(), d_out, per_view);
     let d_up = room(&mut scratch.d_hidden, asking * hidden, z);
     product([asking, hidden, dim], d_up, hidden, false, View::rows(d_added, dim), View::rows(w_down, hidden));
