@@ -78,17 +78,27 @@ fn block_forward(bencher: Bencher, shape: &BlockShape) {
     let (mut state, mut scratch) = (BlockState::default(), Scratch::default());
     bencher
         .counter(ItemsCount::new(VIEWS))
-        .bench_local(|| block::forward(shape, &packed, black_box(&x), &mut state, &mut scratch));
+        .bench_local(|| block::forward(shape, &packed, black_box(&x), None, &mut state, &mut scratch));
 }
 
 #[divan::bench(args = [ALL, LAST])]
 fn block_backward(bencher: Bencher, shape: &BlockShape) {
     let (x, packed) = (wave(VIEWS * shape.tokens * shape.dim), wave(shape.packed()));
     let (mut state, mut scratch) = (BlockState::default(), Scratch::default());
-    block::forward(shape, &packed, &x, &mut state, &mut scratch);
+    block::forward(shape, &packed, &x, None, &mut state, &mut scratch);
     let (d_out, mut d_x, mut d_packed) = (state.out.clone(), x.clone(), packed.clone());
     bencher.counter(ItemsCount::new(VIEWS)).bench_local(|| {
-        block::backward(shape, &packed, &mut d_packed, &x, &state, black_box(&d_out), &mut d_x, &mut scratch);
+        block::backward(
+            shape,
+            &packed,
+            &mut d_packed,
+            &x,
+            None,
+            &state,
+            black_box(&d_out),
+            &mut d_x,
+            &mut scratch,
+        );
     });
 }
 

@@ -13,11 +13,14 @@
 //!
 //! All randomness is keyed ([`loev_ops::rng`]); results do not depend on the number of threads.
 
+pub mod card;
 pub mod checkpoint;
 pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod evaluate;
+#[cfg(test)]
+mod gradients;
 pub mod kernels;
 pub mod layers;
 pub mod loss;

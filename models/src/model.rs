@@ -270,6 +270,7 @@ impl Model {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::encoder::Noise;
     use crate::{
         encoder::vit::VitConfig,
         layers::check::{distance, wave},
@@ -289,6 +290,8 @@ pub(crate) mod tests {
             mlp_ratio: 2,
             branch_depth: 1,
             rhythm: 2,
+            drop_path: 0.3,
+            dropout: 0.2,
         };
         ModelConfig {
             encoder: EncoderConfig::Vit(vit),
@@ -360,7 +363,9 @@ pub(crate) mod tests {
             let features = wave(&[6, 9, 5], 0.7, 1.0);
             let groups = [[0, 0, 0, 1, 1, 1], [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 2, 2]];
             let loss = || {
-                let embeddings = model.embed_for_training(&features, Pass::default()).unwrap();
+                let noise = Some(Noise { key: Key::root(5), first: 0 });
+                let pass = Pass { noise, ..Pass::default() };
+                let embeddings = model.embed_for_training(&features, pass).unwrap();
                 let mut total = Tensor::zeros((), DType::F64, &Device::Cpu).unwrap();
                 for (k, e) in embeddings.iter().enumerate() {
                     let z = model.project(k, e).unwrap();

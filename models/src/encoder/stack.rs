@@ -15,11 +15,13 @@ use crate::{
     kernels::{
         Real,
         block::{self, BlockShape, BlockState, Scratch, sized},
+        drop::Drops,
         rows,
     },
     layers,
 };
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
+use loev_ops::rng::Key;
 use rayon::prelude::*;
 use std::{
     ops::Range,
@@ -58,6 +60,29 @@ pub struct Plan {
     pub trunk: usize,
     /// The branches; their class tokens, one after the other, are all class tokens.
     pub branches: Vec<Branch>,
+}
+
+/// What the blocks drop in one step of training; see [`Drops`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StackDrops {
+    /// The key of the step.
+    pub key: Key,
+    /// Number, in its batch, of the first view at hand.
+    pub first: usize,
+    /// Probability that a view goes without a residual of the last block; it rises to that linearly, from
+    /// 0 at the first.
+    pub path: f64,
+    /// Probability that a value of a residual is zero.
+    pub dropout: f64,
+}
+
+impl StackDrops {
+    /// What block `number` drops, the `at`-th of the `depth` on its path, of views from `first` on.
+    fn block(&self, number: usize, at: usize, depth: usize, first: usize) -> Drops {
+        let rise = if depth > 1 { at as f64 / (depth - 1) as f64 } else { 1.0 };
+        let (key, first) = (self.key.with(number as u64), self.first + first);
+        Drops { key, first, path: self.path * rise, dropout: self.dropout }
+    }
 }
 
 impl Plan {
@@ -163,11 +188,13 @@ impl<T: Real + Default> Pool<T> {
 }
 
 impl Plan {
-    /// One chunk `x: [views, tokens, dim]` to `out: [views, classes, dim]`.
+    /// One chunk `x: [views, tokens, dim]` to `out: [views, classes, dim]`. `drops` says what a block drops,
+    /// of its number, its place and the blocks of its path.
     fn forward<T: Real>(
         &self,
         packed: &[T],
         x: &[T],
+        drops: impl Fn(usize, usize, usize) -> Option<Drops>,
         out: &mut [T],
         state: &mut ChunkState<T>,
         scratch: &mut Scratch<T>,
@@ -176,11 +203,13 @@ impl Plan {
         let mut packed = packed.chunks_exact(shape.packed());
         let views = x.len() / (self.tokens() * self.dim);
         let mut current = x;
-        for (state, packed) in state.trunk.iter_mut().zip(packed.by_ref()) {
-            block::forward(&shape, packed, current, state, scratch);
+        let depth = self.branches.first().map_or(self.trunk, |branch| self.trunk + branch.depth);
+        for ((i, state), packed) in state.trunk.iter_mut().enumerate().zip(packed.by_ref()) {
+            block::forward(&shape, packed, current, drops(i, i, depth).as_ref(), state, scratch);
             current = &state.out;
         }
         let trunk = current;
+        let mut first = self.trunk;
         for (branch, state) in self.branches.iter().zip(&mut state.branches) {
             let kept = branch.classes.len() * self.dim;
             let mut current = if branch.classes.len() == self.classes {
@@ -191,9 +220,12 @@ impl Plan {
                 input
             };
             for ((i, state), packed) in state.blocks.iter_mut().enumerate().zip(packed.by_ref()) {
-                block::forward(&self.branch_block(branch, i), packed, current, state, scratch);
+                let drops = drops(first + i, self.trunk + i, self.trunk + branch.depth);
+                let shape = self.branch_block(branch, i);
+                block::forward(&shape, packed, current, drops.as_ref(), state, scratch);
                 current = &state.out;
             }
+            first += branch.depth;
             let at = branch.classes.start * self.dim;
             for (out, row) in out.chunks_exact_mut(self.classes * self.dim).zip(current.chunks_exact(kept)) {
                 out[at..at + kept].copy_from_slice(row);
@@ -202,10 +234,12 @@ impl Plan {
     }
 
     /// The way back of one chunk; `work.d_packed` is added to, `d_x` overwritten.
+    #[allow(clippy::too_many_arguments)]
     fn backward<T: Real>(
         &self,
         packed: &[T],
         x: &[T],
+        drops: impl Fn(usize, usize, usize) -> Option<Drops>,
         d_out: &[T],
         d_x: &mut [T],
         state: &ChunkState<T>,
@@ -234,8 +268,10 @@ impl Plan {
                 let x = if i == 0 { input } else { &state.blocks[i - 1].out };
                 let d_in = sized(d_b, x.len(), T::ZERO);
                 let at = place(first + i);
-                let d_packed = &mut d_packed[at.clone()];
-                block::backward(&shape, &packed[at], d_packed, x, &state.blocks[i], d_a, d_in, scratch);
+                let (d_packed, state) = (&mut d_packed[at.clone()], &state.blocks[i]);
+                let drops = drops(first + i, self.trunk + i, self.trunk + branch.depth);
+                let (packed, drops) = (&packed[at], drops.as_ref());
+                block::backward(&shape, packed, d_packed, x, drops, state, d_a, d_in, scratch);
                 std::mem::swap(d_a, d_b);
             }
             scatter(self, &branch.classes, d_trunk, d_a);
@@ -243,14 +279,16 @@ impl Plan {
         }
 
         let shape = self.trunk_block();
+        let depth = self.branches.first().map_or(self.trunk, |branch| self.trunk + branch.depth);
         let mut d: &mut Vec<T> = &mut work.d_trunk;
         let mut spare = d_a;
         for i in (0..self.trunk).rev() {
             let x = if i == 0 { x } else { &state.trunk[i - 1].out };
             let d_in = sized(spare, x.len(), T::ZERO);
             let at = place(i);
-            let d_packed = &mut d_packed[at.clone()];
-            block::backward(&shape, &packed[at], d_packed, x, &state.trunk[i], d, d_in, scratch);
+            let (d_packed, state) = (&mut d_packed[at.clone()], &state.trunk[i]);
+            let drops = drops(i, i, depth);
+            block::backward(&shape, &packed[at], d_packed, x, drops.as_ref(), state, d, d_in, scratch);
             std::mem::swap(&mut d, &mut spare);
         }
         d_x.copy_from_slice(d);
@@ -263,6 +301,7 @@ struct StackOp<T> {
     pool: Arc<Pool<T>>,
     /// Whether the forward pass keeps what the backward pass needs.
     keep: bool,
+    drops: Option<StackDrops>,
     kept: Mutex<Option<Vec<Vec<ChunkState<T>>>>>,
 }
 
@@ -297,6 +336,11 @@ pub(crate) fn sum_in_order<T: Real>(parts: &[&[T]], length: usize) -> Vec<T> {
 }
 
 impl<T: Real + Default> StackOp<T> {
+    /// What blocks drop of a chunk whose first view is `first`; see [`Plan::forward`].
+    fn drops(&self, first: usize) -> impl Fn(usize, usize, usize) -> Option<Drops> {
+        move |number, at, depth| self.drops.map(|drops| drops.block(number, at, depth, first))
+    }
+
     fn forward(&self, packed: &[T], x: &[T], keep: bool) -> (Vec<T>, Vec<Vec<ChunkState<T>>>) {
         let plan = &self.plan;
         let (row_in, row_out) = (plan.tokens() * plan.dim, plan.classes * plan.dim);
@@ -306,12 +350,15 @@ impl<T: Real + Default> StackOp<T> {
         let states = out
             .par_chunks_mut(group * row_out)
             .zip(x.par_chunks(group * row_in))
-            .map(|(out, x)| {
+            .enumerate()
+            .map(|(g, (out, x))| {
                 let mut work = self.pool.work();
                 let mut states = Vec::new();
-                for (out, x) in out.chunks_mut(chunk * row_out).zip(x.chunks(chunk * row_in)) {
+                for (c, (out, x)) in out.chunks_mut(chunk * row_out).zip(x.chunks(chunk * row_in)).enumerate()
+                {
                     let mut state = self.pool.state(plan);
-                    plan.forward(packed, x, out, &mut state, &mut work.scratch);
+                    let drops = self.drops(g * group + c * chunk);
+                    plan.forward(packed, x, drops, out, &mut state, &mut work.scratch);
                     if keep {
                         states.push(state);
                     } else {
@@ -338,15 +385,17 @@ impl<T: Real + Default> StackOp<T> {
             .zip(x.par_chunks(group * row_in))
             .zip(d_out.par_chunks(group * row_out))
             .zip(states)
-            .map(|(((d_x, x), d_out), states)| {
+            .enumerate()
+            .map(|(g, (((d_x, x), d_out), states))| {
                 let mut work = self.pool.work();
                 sized(&mut work.d_packed, packed.len(), T::ZERO).fill(T::ZERO);
                 let parts = d_x
                     .chunks_mut(chunk * row_in)
                     .zip(x.chunks(chunk * row_in))
                     .zip(d_out.chunks(chunk * row_out));
-                for (((d_x, x), d_out), state) in parts.zip(states) {
-                    plan.backward(packed, x, d_out, d_x, &state, &mut work);
+                for (c, (((d_x, x), d_out), state)) in parts.zip(states).enumerate() {
+                    let drops = self.drops(g * group + c * chunk);
+                    plan.backward(packed, x, drops, d_out, d_x, &state, &mut work);
                     lock(&self.pool.states).push(state);
                 }
                 work
@@ -410,13 +459,22 @@ pub struct Pools {
 /// Runs the network on `x: [views, classes + patches, dim]`; the result is `[views, classes, dim]`.
 ///
 /// `blocks` holds the parameters of each block: the trunk's, then each branch's. With `keep`, a
-/// backward pass is expected and what it needs is stored.
-pub fn run(plan: &Plan, pools: &Pools, x: &Tensor, blocks: &[Vec<Tensor>], keep: bool) -> Result<Tensor> {
+/// backward pass is expected and what it needs is stored. `drops` is for training alone.
+pub fn run(
+    plan: &Plan,
+    pools: &Pools,
+    x: &Tensor,
+    blocks: &[Vec<Tensor>],
+    drops: Option<&StackDrops>,
+    keep: bool,
+) -> Result<Tensor> {
+    // What drops nothing takes the shorter way.
+    let drops = drops.copied().filter(|drops| drops.path > 0.0 || drops.dropout > 0.0);
     if blocks.len() != plan.blocks() {
         bail!("{} blocks where {} are expected", blocks.len(), plan.blocks());
     }
     if !x.device().is_cpu() {
-        return compose(plan, x, blocks);
+        return compose(plan, x, blocks, drops.as_ref());
     }
     let flat = blocks.iter().flatten().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
     let packed = Tensor::cat(&flat, 0)?;
@@ -424,27 +482,38 @@ pub fn run(plan: &Plan, pools: &Pools, x: &Tensor, blocks: &[Vec<Tensor>], keep:
     let plan = plan.clone();
     match x.dtype() {
         candle_core::DType::F64 => {
-            x.apply_op2(&packed, StackOp { plan, pool: pools.double.clone(), keep, kept: Mutex::new(None) })
+            let pool = pools.double.clone();
+            x.apply_op2(&packed, StackOp { plan, pool, keep, drops, kept: Mutex::new(None) })
         }
-        _ => x.apply_op2(&packed, StackOp { plan, pool: pools.single.clone(), keep, kept: Mutex::new(None) }),
+        _ => {
+            let pool = pools.single.clone();
+            x.apply_op2(&packed, StackOp { plan, pool, keep, drops, kept: Mutex::new(None) })
+        }
     }
 }
 
 /// The same network, composed of candle operations.
-fn compose(plan: &Plan, x: &Tensor, blocks: &[Vec<Tensor>]) -> Result<Tensor> {
+fn compose(plan: &Plan, x: &Tensor, blocks: &[Vec<Tensor>], drops: Option<&StackDrops>) -> Result<Tensor> {
+    let drops = |number, at, depth| drops.map(|drops| drops.block(number, at, depth, 0));
+    let depth = plan.branches.first().map_or(plan.trunk, |branch| plan.trunk + branch.depth);
     let mut blocks = blocks.iter();
     let mut trunk = x.clone();
-    for parameters in blocks.by_ref().take(plan.trunk) {
-        trunk = layers::block::block(&plan.trunk_block(), parameters, &trunk)?;
+    for (i, parameters) in blocks.by_ref().take(plan.trunk).enumerate() {
+        let drops = drops(i, i, depth);
+        trunk = layers::block::block(&plan.trunk_block(), parameters, &trunk, drops.as_ref())?;
     }
+    let mut first = plan.trunk;
     let patches = trunk.narrow(1, plan.classes, plan.patches)?;
     let mut out = Vec::new();
     for branch in &plan.branches {
         let classes = trunk.narrow(1, branch.classes.start, branch.classes.len())?;
         let mut current = Tensor::cat(&[&classes, &patches], 1)?;
         for (i, parameters) in blocks.by_ref().take(branch.depth).enumerate() {
-            current = layers::block::block(&plan.branch_block(branch, i), parameters, &current)?;
+            let drops = drops(first + i, plan.trunk + i, plan.trunk + branch.depth);
+            let shape = plan.branch_block(branch, i);
+            current = layers::block::block(&shape, parameters, &current, drops.as_ref())?;
         }
+        first += branch.depth;
         out.push(current);
     }
     Tensor::cat(&out, 1)
@@ -455,6 +524,7 @@ mod tests {
     use super::*;
     use crate::layers::check::{distance, gradients, wave};
     use candle_core::{DType, Device};
+    use std::sync::LazyLock;
 
     fn plans() -> Vec<Plan> {
         let base = Plan { dim: 8, heads: 2, hidden: 12, classes: 3, patches: 4, trunk: 2, branches: vec![] };
@@ -480,26 +550,35 @@ mod tests {
         parameters.chunks(block::BLOCK_PARAMETERS).map(<[Tensor]>::to_vec).collect()
     }
 
+    static DROPS: LazyLock<StackDrops> =
+        LazyLock::new(|| StackDrops { key: Key::root(7), first: 40, path: 0.4, dropout: 0.25 });
+
     #[test]
     fn fused_gradients_match_differences() {
-        for plan in plans() {
+        for (plan, drops) in
+            plans().into_iter().flat_map(|plan| [(plan.clone(), None), (plan, Some(&*DROPS))])
+        {
             let mut inputs = vec![wave(&[3, plan.tokens(), plan.dim], 0.77, 1.0)];
             inputs.extend(parameters(&plan));
             let mask = wave(&[3, plan.classes, plan.dim], 1.9, 1.0);
             let pools = Pools::default();
-            gradients(&inputs, |t| (run(&plan, &pools, &t[0], &grouped(&t[1..]), true)? * &mask)?.sum_all());
+            gradients(&inputs, |t| {
+                (run(&plan, &pools, &t[0], &grouped(&t[1..]), drops, true)? * &mask)?.sum_all()
+            });
         }
     }
 
     #[test]
     fn fused_and_composed_agree_over_many_chunks() {
-        for plan in plans() {
+        for (plan, drops) in
+            plans().into_iter().flat_map(|plan| [(plan.clone(), None), (plan, Some(&*DROPS))])
+        {
             let x = wave(&[130, plan.tokens(), plan.dim], 0.77, 1.0);
             let parameters = grouped(&parameters(&plan));
             let var = candle_core::Var::from_tensor(&x).unwrap();
             let pools = Pools::default();
-            let fused = run(&plan, &pools, &var, &parameters, true).unwrap();
-            let composed = compose(&plan, &var, &parameters).unwrap();
+            let fused = run(&plan, &pools, &var, &parameters, drops, true).unwrap();
+            let composed = compose(&plan, &var, &parameters, drops).unwrap();
             assert!(distance(&fused, &composed) < 1e-12);
             let grads = [fused, composed].map(|y| y.sqr().unwrap().sum_all().unwrap().backward().unwrap());
             assert!(distance(grads[0].get(&var).unwrap(), grads[1].get(&var).unwrap()) < 1e-10);
@@ -513,10 +592,10 @@ mod tests {
             let parameters = grouped(&parameters(&plan));
             let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
             let pools = Pools::default();
-            let want = run(&plan, &pools, &x, &parameters, false).unwrap();
+            let want = run(&plan, &pools, &x, &parameters, None, false).unwrap();
             let parameters: Vec<Vec<Tensor>> =
                 parameters.iter().map(|b| b.iter().map(single).collect()).collect();
-            let got = run(&plan, &pools, &single(&x), &parameters, false).unwrap();
+            let got = run(&plan, &pools, &single(&x), &parameters, None, false).unwrap();
             assert!(distance(&got, &want) < 2e-5, "{}", distance(&got, &want));
         }
     }
@@ -532,7 +611,7 @@ mod tests {
             let vars: Vec<candle_core::Var> =
                 parameters.iter().map(|t| candle_core::Var::from_tensor(t).unwrap()).collect();
             let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            let y = run(plan, &pools, &x, &grouped(&tensors), true).unwrap();
+            let y = run(plan, &pools, &x, &grouped(&tensors), Some(&*DROPS), true).unwrap();
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             vars.iter()
                 .flat_map(|v| grads.get(v).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
@@ -545,12 +624,37 @@ mod tests {
         assert_eq!(one, on(3));
     }
 
+    /// Micro-batches drop what the whole batch drops, and a step without rates is one without drops.
+    #[test]
+    fn drops_follow_the_number_of_a_view() {
+        let plan = &plans()[1];
+        let x = wave(&[9, plan.tokens(), plan.dim], 0.77, 1.0);
+        let parameters = grouped(&parameters(plan));
+        let with = |x: &Tensor, drops| run(plan, &Pools::default(), x, &parameters, drops, false).unwrap();
+        let whole = with(&x, Some(&*DROPS));
+        let later = StackDrops { first: DROPS.first + 4, ..*DROPS };
+        let part = with(&x.narrow(0, 4, 5).unwrap(), Some(&later));
+        assert_eq!(distance(&whole.narrow(0, 4, 5).unwrap(), &part), 0.0);
+        let other = StackDrops { key: Key::root(8), ..*DROPS };
+        assert!(distance(&whole, &with(&x, Some(&other))) > 0.01);
+        let off = StackDrops { path: 0.0, dropout: 0.0, ..*DROPS };
+        assert_eq!(distance(&with(&x, None), &with(&x, Some(&off))), 0.0);
+    }
+
+    #[test]
+    fn depth_decides_how_often_a_path_is_dropped() {
+        let path = |at, depth| DROPS.block(0, at, depth, 0).path;
+        assert_eq!([path(0, 3), path(1, 3), path(2, 3), path(0, 1)], [0.0, 0.2, 0.4, 0.4]);
+    }
+
     #[test]
     fn a_second_backward_pass_computes_the_forward_pass_again() {
         let plan = &plans()[0];
         let x = candle_core::Var::from_tensor(&wave(&[5, plan.tokens(), plan.dim], 0.77, 1.0)).unwrap();
-        let y =
-            run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), true).unwrap().sum_all().unwrap();
+        let y = run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), Some(&*DROPS), true)
+            .unwrap()
+            .sum_all()
+            .unwrap();
         let (a, b) = (y.backward().unwrap(), y.backward().unwrap());
         assert_eq!(distance(a.get(&x).unwrap(), b.get(&x).unwrap()), 0.0);
     }
@@ -559,7 +663,7 @@ mod tests {
     fn wrong_shapes_are_errors() {
         let plan = &plans()[0];
         let x = Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu).unwrap();
-        assert!(run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), false).is_err());
-        assert!(run(plan, &Pools::default(), &x, &[], false).is_err());
+        assert!(run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), None, false).is_err());
+        assert!(run(plan, &Pools::default(), &x, &[], None, false).is_err());
     }
 }

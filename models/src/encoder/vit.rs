@@ -7,9 +7,9 @@
 //! and the final norm exist once per subspace, each with initial values of its own.
 
 use super::{
-    Pass,
+    Noise, Pass,
     rhythm::{RATES, Rhythm},
-    stack::{self, Branch, Plan, Pools},
+    stack::{self, Branch, Plan, Pools, StackDrops},
     tokens::{Normaliser, TokenShape, tokens},
 };
 use crate::{
@@ -58,11 +58,38 @@ pub struct VitConfig {
     #[garde(range(max = 1024))]
     #[schemars(range(max = 1024))]
     pub rhythm: usize,
+    /// Stochastic depth in training: the probability that a view goes without what attention, or the MLP,
+    /// of the last block adds; it rises to that from 0 at the first block. What stays is scaled up
+    /// (arXiv 1603.09382).
+    #[garde(range(min = 0.0, max = 0.9))]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    #[serde(skip_serializing_if = "is_off")]
+    pub drop_path: f64,
+    /// Dropout in training: the probability that a value of what attention, or the MLP, adds is zero.
+    #[garde(range(min = 0.0, max = 0.9))]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    #[serde(skip_serializing_if = "is_off")]
+    pub dropout: f64,
+}
+
+/// A rate that is off is not written: models from before there were rates stay what they are.
+fn is_off(rate: &f64) -> bool {
+    *rate == 0.0
 }
 
 impl Default for VitConfig {
     fn default() -> Self {
-        Self { dim: 96, depth: 4, heads: 3, patch_frames: 4, mlp_ratio: 4, branch_depth: 1, rhythm: 8 }
+        Self {
+            dim: 96,
+            depth: 4,
+            heads: 3,
+            patch_frames: 4,
+            mlp_ratio: 4,
+            branch_depth: 1,
+            rhythm: 8,
+            drop_path: 0.0,
+            dropout: 0.0,
+        }
     }
 }
 
@@ -72,6 +99,8 @@ pub(crate) struct Vit {
     tokens: TokenShape,
     rhythm: Option<Rhythm>,
     plan: Plan,
+    drop_path: f64,
+    dropout: f64,
     pools: Pools,
 }
 
@@ -85,7 +114,8 @@ impl Vit {
     ) -> Result<Self> {
         let fault = |message: String| Err(ModelError::Config(format!("encoder.vit: {message}")));
         config.validate().map_err(|report| ModelError::Config(format!("encoder.vit: {report}")))?;
-        let VitConfig { dim, depth, heads, patch_frames, mlp_ratio, branch_depth, rhythm } = *config;
+        let VitConfig { dim, depth, heads, patch_frames, mlp_ratio, branch_depth, rhythm, .. } = *config;
+        let VitConfig { drop_path, dropout, .. } = *config;
         let mels = front_end.mels;
         if dim % heads != 0 {
             return fault(format!("dim {dim} is not a multiple of heads {heads}"));
@@ -111,7 +141,7 @@ impl Vit {
         let rhythm = (rhythm > 0 && frames > 1).then(|| Rhythm::new(frames, mels, rhythm, frame_rate));
         let patches = tokens.patches() + rhythm.as_ref().map_or(0, Rhythm::groups);
         let plan = Plan { dim, heads, hidden, classes, patches, trunk, branches };
-        Ok(Self { tokens, rhythm, plan, pools: Pools::default() })
+        Ok(Self { tokens, rhythm, plan, drop_path, dropout, pools: Pools::default() })
     }
 
     /// Patches of a view: its time slices.
@@ -173,7 +203,8 @@ impl Vit {
         tokens.chain(rhythm).chain(blocks).chain(norms)
     }
 
-    /// One embedding `[views, dim]` per class token, of `features: [views, frames, mels]` in dB.
+    /// One embedding `[views, dim]` per class token, of `features: [views, frames, mels]` in dB. Blocks
+    /// drop what the configuration says where `pass` has noise.
     pub fn forward(
         &self,
         params: &Params,
@@ -197,7 +228,9 @@ impl Vit {
             .blocks()
             .map(|prefix| names.iter().map(|(name, _)| params.get(&format!("{prefix}{name}"))).collect())
             .collect::<Result<Vec<Vec<_>>>>()?;
-        let out = stack::run(&plan, &self.pools, &x, &blocks, pass.graph)?;
+        let (path, dropout) = (self.drop_path, self.dropout);
+        let drops = pass.noise.map(|Noise { key, first }| StackDrops { key, first, path, dropout });
+        let out = stack::run(&plan, &self.pools, &x, &blocks, drops.as_ref(), pass.graph)?;
         let mut embeddings = Vec::with_capacity(plan.classes);
         for (k, branch) in plan.branches.iter().enumerate() {
             let weight = params.get(&format!("branch.{k}.norm.weight"))?;

@@ -13,6 +13,7 @@
 
 use super::{
     Real,
+    drop::{Drops, Residual},
     mat::{View, product},
     rows::{self, Moments},
 };
@@ -112,6 +113,7 @@ pub struct Scratch<T> {
     d_query: Vec<T>,
     d_key_value: Vec<T>,
     d_probabilities: Vec<T>,
+    d_dropped: Vec<T>,
 }
 
 /// A buffer of exactly `n` elements, whose values are whatever was there.
@@ -136,11 +138,13 @@ fn first_rows<T: Real>(shape: &BlockShape, out: &mut [T], x: &[T]) {
     }
 }
 
-/// Runs the block on `x: [views, tokens, dim]`; the result is `state.out: [views, queries, dim]`.
+/// Runs the block on `x: [views, tokens, dim]`; the result is `state.out: [views, queries, dim]`. With
+/// `drops`, as in training, part of what is added to the input is left out.
 pub fn forward<T: Real>(
     shape: &BlockShape,
     packed: &[T],
     x: &[T],
+    drops: Option<&Drops>,
     state: &mut BlockState<T>,
     scratch: &mut Scratch<T>,
 ) {
@@ -180,14 +184,27 @@ pub fn forward<T: Real>(
     attention(shape, query, key_value, probabilities, mixed);
 
     let mid = sized(&mut state.mid, asking * dim, z);
-    if queries == tokens {
-        rows::add_row(mid, x, b_o);
+    let asked: &[T] = if queries == tokens {
+        x
     } else {
         let asked = room(&mut scratch.asked, asking * dim, z);
         first_rows(shape, asked, x);
-        rows::add_row(mid, asked, b_o);
+        asked
+    };
+    let per_view = queries * dim;
+    let (a, b) = (View::rows(mixed, dim), View::transposed(w_o, dim));
+    match drops {
+        None => {
+            rows::add_row(mid, asked, b_o);
+            product([asking, dim, dim], mid, dim, true, a, b);
+        }
+        Some(drops) => {
+            rows::fill(mid, b_o);
+            product([asking, dim, dim], mid, dim, true, a, b);
+            drops.apply(Residual::Attention, mid, per_view);
+            rows::add(mid, asked);
+        }
     }
-    product([asking, dim, dim], mid, dim, true, View::rows(mixed, dim), View::transposed(w_o, dim));
 
     let normed = room(&mut scratch.normed, asking * dim, z);
     let moments = sized(&mut state.moments2, asking, [z; 2]);
@@ -198,15 +215,19 @@ pub fn forward<T: Real>(
     let active = room(&mut scratch.hidden, asking * hidden, z);
     rows::gelu(active, up);
     let out = sized(&mut state.out, asking * dim, z);
-    rows::add_row(out, mid, b_down);
-    product(
-        [asking, dim, hidden],
-        out,
-        dim,
-        true,
-        View::rows(active, hidden),
-        View::transposed(w_down, hidden),
-    );
+    let (a, b) = (View::rows(active, hidden), View::transposed(w_down, hidden));
+    match drops {
+        None => {
+            rows::add_row(out, mid, b_down);
+            product([asking, dim, hidden], out, dim, true, a, b);
+        }
+        Some(drops) => {
+            rows::fill(out, b_down);
+            product([asking, dim, hidden], out, dim, true, a, b);
+            drops.apply(Residual::Mlp, out, per_view);
+            rows::add(out, mid);
+        }
+    }
 }
 
 /// Soft-max attention of every (view, head).
@@ -247,13 +268,14 @@ impl BlockShape {
 }
 
 /// The way back: from `d_out`, the gradient of the output, to `d_x`, that of the input, which is
-/// overwritten. Gradients of the parameters are added to `d_packed`.
+/// overwritten. Gradients of the parameters are added to `d_packed`. `drops` are those of the way there.
 #[allow(clippy::too_many_arguments)]
 pub fn backward<T: Real>(
     shape: &BlockShape,
     packed: &[T],
     d_packed: &mut [T],
     x: &[T],
+    drops: Option<&Drops>,
     state: &BlockState<T>,
     d_out: &[T],
     d_x: &mut [T],
@@ -281,8 +303,11 @@ pub fn backward<T: Real>(
     let z = T::ZERO;
 
     // MLP.
+    let per_view = queries * dim;
+    let mut d_dropped = drops.map(|_| room(&mut scratch.d_dropped, asking * dim, z));
+    let d_added = dropped(drops, Residual::Mlp, d_dropped.as_deref_mut(), d_out, per_view);
     let d_up = room(&mut scratch.d_hidden, asking * hidden, z);
-    product([asking, hidden, dim], d_up, hidden, false, View::rows(d_out, dim), View::rows(w_down, hidden));
+    product([asking, hidden, dim], d_up, hidden, false, View::rows(d_added, dim), View::rows(w_down, hidden));
     let active = room(&mut scratch.hidden, asking * hidden, z);
     rows::gelu_back(d_up, active, &state.up);
     product(
@@ -290,10 +315,10 @@ pub fn backward<T: Real>(
         g_w_down,
         hidden,
         true,
-        View::transposed(d_out, dim),
+        View::transposed(d_added, dim),
         View::rows(active, hidden),
     );
-    rows::add_column_sums(g_b_down, d_out, dim);
+    rows::add_column_sums(g_b_down, d_added, dim);
     let normed = room(&mut scratch.normed, asking * dim, z);
     rows::norm_again(normed, &state.moments2, &state.mid, w_n2, b_n2);
     product(
@@ -311,17 +336,18 @@ pub fn backward<T: Real>(
     rows::add(d_mid, d_out);
 
     // Attention.
+    let d_added = dropped(drops, Residual::Attention, d_dropped, d_mid, per_view);
     product(
         [dim, dim, asking],
         g_w_o,
         dim,
         true,
-        View::transposed(d_mid, dim),
+        View::transposed(d_added, dim),
         View::rows(&state.mixed, dim),
     );
-    rows::add_column_sums(g_b_o, d_mid, dim);
+    rows::add_column_sums(g_b_o, d_added, dim);
     let d_mixed = room(&mut scratch.d_mixed, asking * dim, z);
-    product([asking, dim, dim], d_mixed, dim, false, View::rows(d_mid, dim), View::rows(w_o, dim));
+    product([asking, dim, dim], d_mixed, dim, false, View::rows(d_added, dim), View::rows(w_o, dim));
     let d_query = room(&mut scratch.d_query, asking * dim, z);
     let d_key_value = room(&mut scratch.d_key_value, all * 2 * dim, z);
     let d_scores = room(&mut scratch.d_probabilities, state.probabilities.len(), z);
@@ -353,6 +379,20 @@ pub fn backward<T: Real>(
     for (d_x, d_mid) in d_x.chunks_exact_mut(tokens * dim).zip(d_mid.chunks_exact(queries * dim)) {
         rows::add(d_x, d_mid);
     }
+}
+
+/// The gradient of a residual, of that of the sum; `room` is there when something is dropped.
+fn dropped<'a, T: Real>(
+    drops: Option<&Drops>,
+    residual: Residual,
+    room: Option<&'a mut [T]>,
+    d: &'a [T],
+    per_view: usize,
+) -> &'a [T] {
+    let (Some(drops), Some(room)) = (drops, room) else { return d };
+    room.copy_from_slice(d);
+    drops.apply(residual, room, per_view);
+    room
 }
 
 fn attention_back<T: Real>(
@@ -408,6 +448,7 @@ fn attention_back<T: Real>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loev_ops::rng::Key;
 
     fn wave(n: usize, step: f64, size: f64) -> Vec<f64> {
         (0..n).map(|i| ((i as f64 + 0.3) * step).sin() * size).collect()
@@ -421,14 +462,15 @@ mod tests {
             (1, BlockShape { dim: 12, heads: 3, hidden: 8, tokens: 7, queries: 2 }),
             (2, BlockShape { dim: 4, heads: 4, hidden: 3, tokens: 1, queries: 1 }),
         ];
-        for (views, shape) in shapes {
+        let drops = Drops { key: Key::root(2), first: 3, path: 0.4, dropout: 0.3 };
+        for ((views, shape), drops) in shapes.into_iter().flat_map(|s| [(s, None), (s, Some(&drops))]) {
             let x = wave(views * shape.tokens * shape.dim, 1.7, 1.0);
             let packed = wave(shape.packed(), 2.3, 0.6);
             let d_out = wave(views * shape.queries * shape.dim, 0.9, 1.0);
             let mut scratch = Scratch::default();
             let mut value = |packed: &[f64], x: &[f64]| {
                 let mut state = BlockState::default();
-                forward(&shape, packed, x, &mut state, &mut scratch);
+                forward(&shape, packed, x, drops, &mut state, &mut scratch);
                 state.out.iter().zip(&d_out).map(|(a, b)| a * b).sum::<f64>()
             };
             let step = 1e-5;
@@ -443,9 +485,9 @@ mod tests {
             let want_x: Vec<f64> = (0..x.len()).map(|i| difference(1, i)).collect();
 
             let mut state = BlockState::default();
-            forward(&shape, &packed, &x, &mut state, &mut scratch);
+            forward(&shape, &packed, &x, drops, &mut state, &mut scratch);
             let (mut d_packed, mut d_x) = (vec![0.5; packed.len()], vec![9.0; x.len()]);
-            backward(&shape, &packed, &mut d_packed, &x, &state, &d_out, &mut d_x, &mut scratch);
+            backward(&shape, &packed, &mut d_packed, &x, drops, &state, &d_out, &mut d_x, &mut scratch);
             for (got, want) in d_packed.iter().map(|d| d - 0.5).zip(&want_packed) {
                 assert!((got - want).abs() < 1e-7 * (1.0 + want.abs()), "{shape:?}: {got} {want}");
             }

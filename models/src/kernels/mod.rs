@@ -11,6 +11,7 @@
 //! Matrix products ([`mat`]) pick their own micro-kernel, so bits may differ between CPU classes.
 
 pub mod block;
+pub mod drop;
 pub mod mat;
 pub mod rows;
 

@@ -20,8 +20,15 @@ const SEGMENTS: usize = 12;
 fn config(method: Method) -> ModelConfig {
     let subspaces: &[&str] =
         if method == Method::Simclr { &["invariant"] } else { &["invariant", "pitch_shift", "time_stretch"] };
-    let vit =
-        VitConfig { dim: 32, depth: 2, heads: 2, patch_frames: 2, mlp_ratio: 2, branch_depth: 1, rhythm: 2 };
+    let vit = VitConfig {
+        dim: 32,
+        depth: 2,
+        heads: 2,
+        patch_frames: 2,
+        mlp_ratio: 2,
+        rhythm: 2,
+        ..VitConfig::default()
+    };
     ModelConfig {
         encoder: EncoderConfig::Vit(vit),
         method,
