@@ -161,7 +161,7 @@ pub(super) fn stages(reader: &Reader<'_>, pipeline: &Pipeline, faulty: &[String]
             Stage::Retrieve(retrieve) => {
                 checks.embeddings_of_clips(name, Kind::Retrieve, "from", &retrieve.from);
             }
-            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) => {}
+            Stage::Synth(_) | Stage::Sql(_) | Stage::Features(_) | Stage::Embed(_) | Stage::Leak(_) => {}
         }
     }
 }

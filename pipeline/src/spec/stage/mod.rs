@@ -7,6 +7,7 @@ mod embed;
 mod equivariance;
 mod features;
 mod files;
+mod leak;
 mod probe;
 mod retrieve;
 mod sql;
@@ -22,6 +23,7 @@ pub use embed::Embed;
 pub use equivariance::Equivariance;
 pub use features::Features;
 pub use files::{ClipLimits, Files};
+pub use leak::Leak;
 pub use probe::Probe;
 pub use retrieve::{Part, Retrieve};
 pub use sql::Sql;
@@ -61,11 +63,13 @@ pub enum Kind {
     Equivariance,
     /// Whether near is alike.
     Retrieve,
+    /// Whether the making of views gives itself away.
+    Leak,
 }
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
@@ -76,6 +80,7 @@ impl Kind {
         Self::Probe,
         Self::Equivariance,
         Self::Retrieve,
+        Self::Leak,
     ];
 
     /// The key in YAML.
@@ -91,6 +96,7 @@ impl Kind {
             Self::Probe => "probe",
             Self::Equivariance => "equivariance",
             Self::Retrieve => "retrieve",
+            Self::Leak => "leak",
         }
     }
 
@@ -126,6 +132,8 @@ pub enum Stage {
     Equivariance(Equivariance),
     /// See [`Retrieve`].
     Retrieve(Retrieve),
+    /// See [`Leak`].
+    Leak(Leak),
 }
 
 impl Stage {
@@ -142,6 +150,7 @@ impl Stage {
             Self::Probe(_) => Kind::Probe,
             Self::Equivariance(_) => Kind::Equivariance,
             Self::Retrieve(_) => Kind::Retrieve,
+            Self::Leak(_) => Kind::Leak,
         }
     }
 
@@ -167,6 +176,10 @@ impl Stage {
                 let labels = measure.labels.as_deref().map(|labels| ("labels", labels));
                 std::iter::once(("from", measure.from.as_str())).chain(labels).collect()
             }
+            Self::Leak(leak) => {
+                let labels = leak.labels.as_deref().map(|labels| ("labels", labels));
+                std::iter::once(("from", leak.from.as_str())).chain(labels).collect()
+            }
             Self::Retrieve(retrieve) => {
                 let queries = retrieve.queries.as_deref().map(|queries| ("queries", queries));
                 let labels = retrieve.labels.as_deref().map(|labels| ("labels", labels));
@@ -191,7 +204,7 @@ impl Stage {
         const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
         match (kind, option) {
             (Kind::Features | Kind::Embed, "from") => &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views],
-            (Kind::Train, "from") => &[Kind::Views],
+            (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Embed, "model") => &[Kind::Train],
             (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
                 &[Kind::Embed]
@@ -213,6 +226,7 @@ impl Stage {
             Self::Probe(probe) => probe.validate(),
             Self::Equivariance(measure) => measure.validate(),
             Self::Retrieve(retrieve) => retrieve.validate(),
+            Self::Leak(leak) => leak.validate(),
         }
     }
 
@@ -246,6 +260,7 @@ impl Stage {
                 Self::Equivariance(Equivariance { config: config?, ..measure? })
             }
             Kind::Retrieve => Self::Retrieve(reader.read(node, path, label, plain)?),
+            Kind::Leak => Self::Leak(reader.read(node, path, label, plain)?),
         })
     }
 }
@@ -264,6 +279,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
         Kind::Equivariance => schema::merged::<Equivariance, EquivarianceConfig>(generator),
         Kind::Retrieve => Retrieve::json_schema(generator),
+        Kind::Leak => Leak::json_schema(generator),
     }
 }
 
