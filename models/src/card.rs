@@ -102,12 +102,17 @@ fn quoted(value: &str) -> String {
 fn about(config: &ModelConfig) -> String {
     let encoder = match &config.encoder {
         EncoderConfig::Vit(vit) => format!("a transformer of width {} and depth {}", vit.dim, vit.depth),
+        EncoderConfig::SfNfnet(_) => "a SlowFast network without batch norm".to_owned(),
     };
     let method = match config.method {
         Method::Simclr => "one embedding, trained to ignore all augmentations (SimCLR, arXiv 2002.05709)",
         Method::Loev => {
             "one embedding per subspace, each but the invariant one keeping what one augmentation changes (LOEV, \
              arXiv 2412.18955)"
+        }
+        Method::LoevReference => {
+            "one embedding per subspace, each but the invariant one keeping what one augmentation changes (LOEV, \
+             arXiv 2412.18955, with the loss and projections of its authors' code)"
         }
         Method::LoevPlusPlus => {
             "one embedding per subspace, each from encoder blocks of its own, each but the invariant one keeping what \

@@ -5,6 +5,7 @@ use crate::support::{SMALL, Workplace, errors};
 const EVALUATED: &str = "
   view_embeddings: { embed: { from: views, model: model } }
   follow: { equivariance: { from: view_embeddings, bootstrap: 200 } }
+  leaks: { leak: { from: views, bootstrap: 200 } }
   near: { retrieve: { from: embeddings, tasks: [ {key: key}, {tempo: bpm}, {tags: instruments} ], k: [1, 35] } }
   moved:
     retrieve: { from: embeddings, queries: view_embeddings, tasks: [ {key: key}, {tempo: bpm} ], k: [3], keep: 2 }
@@ -65,6 +66,13 @@ fn subspaces_are_measured_and_searched() {
     let told = "select value from moved where subspace = 'invariant' and metric = 'accuracy'";
     let (by_hand, told): (f64, f64) = (sql(by_hand)[0].parse().unwrap(), sql(told)[0].parse().unwrap());
     assert!((by_hand - told).abs() < 1e-9, "{by_hand} {told}");
+
+    // Leaks: 5 cues and all of them at identity; 4 cues for each of 2 factors, by themselves and in whole views.
+    let leaks = "select count(*), count(distinct cue), bool_and(lo <= value and value <= hi), bool_and(leaks = (lo > chance)),
+                        max(control), max(n_test) from leaks";
+    let answer = sql(leaks);
+    assert!(answer[0].starts_with("22,6,true,true,"), "{answer:?}");
+    assert!(answer[0].ends_with(",40"), "10 clips of 4 views: {answer:?}");
 
     // The figures are in the manifest, and the run is what its receipts say.
     let manifest = std::fs::read_to_string(here.path("runs/small/run.json")).unwrap();

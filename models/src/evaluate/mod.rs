@@ -4,6 +4,7 @@
 //! equivariance   two embeddings -> difference of parameters; one embedding and the difference -> the other
 //! neighbours     exact search by cosine, a query's own clip left out
 //! retrieval      how far the nearest neighbours agree with a query's label, beside chance
+//! leak           what cues that are no music tell of processing
 //! ridge          linear regression in closed form, in f64
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 pub mod equivariance;
 mod error;
+pub mod leak;
 pub mod neighbours;
 pub mod retrieval;
 pub mod ridge;

@@ -9,8 +9,8 @@ use crate::kernels::mat::{View, product};
 
 /// Rows made at a time.
 const BLOCK: usize = 256;
-/// An input whose deviation is smaller than this share of its size does not vary.
-const CONSTANT: f64 = 1e-9;
+/// An input whose variance is smaller than this share of its mean square does not vary: sums have rounded it away.
+const CONSTANT: f64 = 1e-12;
 
 /// A regression: how the row of an index is made.
 pub struct Regression<'a> {
@@ -126,7 +126,7 @@ impl Ridge {
             .map(|i| {
                 let square = moments.input_products[i * p + i] / n;
                 let variance = square - means[i] * means[i];
-                let varies = variance > CONSTANT * CONSTANT * square.max(f64::MIN_POSITIVE) && variance > 0.0;
+                let varies = variance > CONSTANT * square;
                 if varies { 1.0 / variance.sqrt() } else { 0.0 }
             })
             .collect();

@@ -198,6 +198,7 @@ fn does(stage: &Stage) -> &'static str {
         }
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
         Stage::Equivariance(_) => "query, then regressions per subspace and parameter",
+        Stage::Leak(_) => "scan views > render four ways > cues > linear probes",
         Stage::Retrieve(_) => "query, then search the nearest clips per subspace",
     }
 }

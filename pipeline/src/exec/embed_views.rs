@@ -70,13 +70,12 @@ impl EmbedViewsOp {
         let rows = UInt32Array::from_iter_values(
             (0..views as u32).flat_map(|row| subspaces.iter().map(move |_| row)),
         );
-        let mut columns = Vec::with_capacity(self.kept.len() + 2);
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.kept.len() + 2);
         for index in &self.kept {
             columns.push(take(batch.column(*index), &rows, None)?);
         }
-        let names = (0..views).flat_map(|_| subspaces.iter());
-        let names: ArrayRef = Arc::new(StringArray::from_iter_values(names));
-        columns.push(names);
+        let names: Vec<&str> = (0..views).flat_map(|_| subspaces.iter().map(String::as_str)).collect();
+        columns.push(Arc::new(StringArray::from(names)));
         let mut values = Vec::with_capacity(rows.len() * dim);
         for row in 0..views {
             embedded

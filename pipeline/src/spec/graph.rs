@@ -94,6 +94,7 @@ fn default_labels(pipeline: &Pipeline, stage: &Stage) -> Vec<String> {
         Stage::Equivariance(measure) if measure.labels.is_none() => {
             embedded(&measure.from).map(drawn_from).into_iter().collect()
         }
+        Stage::Leak(leak) if leak.labels.is_none() => vec![drawn_from(leak.from.clone())],
         Stage::Retrieve(retrieve) => {
             let own = embedded(&retrieve.from).filter(|_| retrieve.labels.is_none());
             own.into_iter().chain(retrieve.queries.as_deref().and_then(embedded)).collect()

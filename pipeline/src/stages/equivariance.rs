@@ -77,7 +77,7 @@ pub async fn run(
 ) -> Result<Outcome, RunError> {
     let (labels, chain) = behind(&context.pipeline, name, options)?;
     let session = context.session(&[options.from.clone(), labels.clone()]).await?;
-    let clips = splits(&session, name, options, &labels).await?;
+    let clips = splits(&session, name, &options.split, &labels).await?;
     let split: Arc<Vec<Split>> = Arc::new(clips.values().map(|(_, split)| *split).collect());
     let mut spaces = subspaces(&session, &options.from).await?;
     if has_baseline(&context.pipeline, &options.from) {
@@ -116,13 +116,16 @@ pub async fn run(
 }
 
 /// The clips with a split: of each name its number, in the order of names, and its part.
-async fn splits(
+///
+/// # Errors
+/// When the table has no such column, or it says something else than a split.
+pub async fn splits(
     session: &SessionContext,
     stage: &str,
-    options: &Equivariance,
+    column: &str,
     labels: &str,
 ) -> Result<BTreeMap<String, (usize, Split)>, RunError> {
-    let split = quoted(&options.split);
+    let split = quoted(column);
     let query = format!(
         "select {CLIP_ID}, {split} as split from {} where {split} is not null order by {CLIP_ID}",
         quoted(labels)
@@ -132,7 +135,6 @@ async fn splits(
     let mut clips = BTreeMap::new();
     for (id, word) in ids.iter().flatten().zip(words.iter().flatten()) {
         let split = Split::parse(word).ok_or_else(|| {
-            let column = &options.split;
             RunError::stage(
                 stage,
                 format!("column `{column}` says `{word}`; a split is `train`, `valid` or `test`"),
@@ -194,7 +196,10 @@ async fn views(
 }
 
 /// What was drawn for the factors, on the scale on which differences count.
-fn parameters(chain: &Chain, rows: &RecordBatch) -> Result<Vec<Parameter>, RunError> {
+///
+/// # Errors
+/// When a factor's column is missing, or holds NULL.
+pub fn parameters(chain: &Chain, rows: &RecordBatch) -> Result<Vec<Parameter>, RunError> {
     let mut parameters = Vec::new();
     for (spec, factor) in chain.variant.iter().zip(chain.factors()) {
         let missing =

@@ -7,6 +7,7 @@ mod embed;
 mod equivariance;
 mod features;
 mod files;
+mod leak;
 mod probe;
 mod retrieve;
 mod sql;
@@ -23,6 +24,7 @@ pub use embed::Embed;
 pub use equivariance::Equivariance;
 pub use features::Features;
 pub use files::{ClipLimits, Files};
+pub use leak::Leak;
 pub use probe::Probe;
 pub use retrieve::{Part, Retrieve};
 pub use sql::Sql;
@@ -65,6 +67,8 @@ pub enum Kind {
     Equivariance,
     /// Whether near is alike.
     Retrieve,
+    /// Whether the making of views gives itself away.
+    Leak,
 }
 
 impl Kind {
@@ -81,6 +85,7 @@ impl Kind {
         Self::Probe,
         Self::Equivariance,
         Self::Retrieve,
+        Self::Leak,
     ];
 
     /// The key in YAML.
@@ -97,6 +102,7 @@ impl Kind {
             Self::Probe => "probe",
             Self::Equivariance => "equivariance",
             Self::Retrieve => "retrieve",
+            Self::Leak => "leak",
         }
     }
 
@@ -134,6 +140,8 @@ pub enum Stage {
     Equivariance(Equivariance),
     /// See [`Retrieve`].
     Retrieve(Retrieve),
+    /// See [`Leak`].
+    Leak(Leak),
 }
 
 impl Stage {
@@ -151,6 +159,7 @@ impl Stage {
             Self::Probe(_) => Kind::Probe,
             Self::Equivariance(_) => Kind::Equivariance,
             Self::Retrieve(_) => Kind::Retrieve,
+            Self::Leak(_) => Kind::Leak,
         }
     }
 
@@ -180,6 +189,10 @@ impl Stage {
                 let labels = measure.labels.as_deref().map(|labels| ("labels", labels));
                 std::iter::once(("from", measure.from.as_str())).chain(labels).collect()
             }
+            Self::Leak(leak) => {
+                let labels = leak.labels.as_deref().map(|labels| ("labels", labels));
+                std::iter::once(("from", leak.from.as_str())).chain(labels).collect()
+            }
             Self::Retrieve(retrieve) => {
                 let queries = retrieve.queries.as_deref().map(|queries| ("queries", queries));
                 let labels = retrieve.labels.as_deref().map(|labels| ("labels", labels));
@@ -206,7 +219,7 @@ impl Stage {
             (Kind::Features | Kind::Statistics | Kind::Embed, "from") => {
                 &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views]
             }
-            (Kind::Train, "from") => &[Kind::Views],
+            (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
             (Kind::Embed, "model") => &[Kind::Train],
             (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
@@ -230,6 +243,7 @@ impl Stage {
             Self::Probe(probe) => probe.validate(),
             Self::Equivariance(measure) => measure.validate(),
             Self::Retrieve(retrieve) => retrieve.validate(),
+            Self::Leak(leak) => leak.validate(),
         }
     }
 
@@ -264,6 +278,7 @@ impl Stage {
                 Self::Equivariance(Equivariance { config: config?, ..measure? })
             }
             Kind::Retrieve => Self::Retrieve(reader.read(node, path, label, plain)?),
+            Kind::Leak => Self::Leak(reader.read(node, path, label, plain)?),
         })
     }
 }
@@ -283,6 +298,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
         Kind::Equivariance => schema::merged::<Equivariance, EquivarianceConfig>(generator),
         Kind::Retrieve => Retrieve::json_schema(generator),
+        Kind::Leak => Leak::json_schema(generator),
     }
 }
 
