@@ -419,7 +419,7 @@ impl SfNfnet {
     ) -> Result<Self> {
         let fault = |message: String| Err(ModelError::Config(format!("encoder.sf_nfnet: {message}")));
         config.validate().map_err(|report| ModelError::Config(format!("encoder.sf_nfnet: {report}")))?;
-        if config.width % 8 != 0 {
+        if !config.width.is_multiple_of(8) {
             return fault(format!("width {} is not a multiple of 8", config.width));
         }
         if config.branch_depth > config.depths[3] {
@@ -428,7 +428,7 @@ impl SfNfnet {
                 config.branch_depth, config.depths[3]
             ));
         }
-        if front_end.mels % ROWS != 0 {
+        if !front_end.mels.is_multiple_of(ROWS) {
             return fault(format!("{} mel bands are not a multiple of {ROWS}", front_end.mels));
         }
         // Unpadded kernels of 7 frames over every fourth frame.

@@ -12,6 +12,9 @@ const BLOCK: usize = 256;
 /// An input whose variance is smaller than this share of its mean square does not vary: sums have rounded it away.
 const CONSTANT: f64 = 1e-12;
 
+/// Writes the inputs and the targets of the row of an index.
+pub type MakeRow<'a> = dyn Fn(usize, &mut [f64], &mut [f64]) + 'a;
+
 /// A regression: how the row of an index is made.
 pub struct Regression<'a> {
     /// Inputs of a row.
@@ -19,7 +22,7 @@ pub struct Regression<'a> {
     /// Targets of a row.
     pub targets: usize,
     /// Writes the inputs and the targets of a row.
-    pub row: &'a (dyn Fn(usize, &mut [f64], &mut [f64]) + 'a),
+    pub row: &'a MakeRow<'a>,
 }
 
 /// A fitted regression.

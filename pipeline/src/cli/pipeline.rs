@@ -199,6 +199,7 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Probe(_) => "query, then fit and score one probe per subspace and task",
         Stage::Equivariance(_) => "query, then regressions per subspace and parameter",
         Stage::Leak(_) => "scan views > render four ways > cues > linear probes",
+        Stage::Finetune(_) => "read row groups of features in drawn order, train, score",
         Stage::Retrieve(_) => "query, then search the nearest clips per subspace",
     }
 }

@@ -95,6 +95,10 @@ fn default_labels(pipeline: &Pipeline, stage: &Stage) -> Vec<String> {
             embedded(&measure.from).map(drawn_from).into_iter().collect()
         }
         Stage::Leak(leak) if leak.labels.is_none() => vec![drawn_from(leak.from.clone())],
+        Stage::Finetune(finetune) if finetune.labels.is_none() => match pipeline.stages.get(&finetune.from) {
+            Some(Stage::Features(features)) => vec![features.from.clone()],
+            _ => Vec::new(),
+        },
         Stage::Retrieve(retrieve) => {
             let own = embedded(&retrieve.from).filter(|_| retrieve.labels.is_none());
             own.into_iter().chain(retrieve.queries.as_deref().and_then(embedded)).collect()

@@ -7,6 +7,7 @@ pub mod embed;
 pub mod equivariance;
 pub mod features;
 pub mod files;
+pub mod finetune;
 pub mod leak;
 pub mod probe;
 pub mod retrieve;
@@ -72,6 +73,7 @@ pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work
         Stage::Probe(options) => probe::work(inputs, name, options),
         Stage::Equivariance(options) => equivariance::work(inputs, name, options),
         Stage::Retrieve(options) => retrieve::work(inputs, name, options),
+        Stage::Finetune(options) => finetune::work(inputs, name, options),
         Stage::Leak(options) => leak::work(inputs, name, options),
     }
 }
@@ -93,6 +95,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Res
         Stage::Probe(options) => probe::run(context, job, name, options).await,
         Stage::Equivariance(options) => equivariance::run(context, job, name, options).await,
         Stage::Retrieve(options) => retrieve::run(context, job, name, options).await,
+        Stage::Finetune(options) => finetune::run(context, job, name, options).await,
         Stage::Leak(options) => leak::run(context, job, name, options).await,
     }
 }

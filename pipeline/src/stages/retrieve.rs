@@ -312,6 +312,9 @@ fn figures(options: &Retrieve, items: &Set, found: &[Found]) -> Result<RecordBat
     table(columns, &["baseline"])
 }
 
+/// A row of the table of neighbours: subspace, number of the query, rank, neighbour.
+type Near<'a> = (&'a str, usize, usize, Neighbour);
+
 /// The table of neighbours: one row per subspace, query and rank.
 fn neighbours_batch(
     options: &Retrieve,
@@ -319,7 +322,7 @@ fn neighbours_batch(
     queries: &Set,
     found: &[Found],
 ) -> Result<RecordBatch, RunError> {
-    let mut rows: Vec<(&str, usize, usize, Neighbour)> = Vec::new();
+    let mut rows: Vec<Near<'_>> = Vec::new();
     for ((space, _), found) in items.spaces.iter().zip(found) {
         let searched = found.neighbours.len() / queries.names.len().max(1);
         for (query, near) in found.neighbours.chunks_exact(searched.max(1)).enumerate() {
@@ -327,7 +330,7 @@ fn neighbours_batch(
             rows.extend(kept.map(|(rank, near)| (space.as_str(), query, rank + 1, *near)));
         }
     }
-    let texts = |f: &dyn Fn(&(&str, usize, usize, Neighbour)) -> String| -> ArrayRef {
+    let texts = |f: &dyn Fn(&Near<'_>) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows.iter().map(f)))
     };
     let columns: Vec<(&str, ArrayRef)> = vec![

@@ -38,7 +38,7 @@ pub fn results(
 ) -> Result<Option<Vec<Figure>>, RunError> {
     // Columns of the table for the subspace, task, probe and metric of a figure.
     let columns: [&[&str]; 4] = match Kind::from_name(kind) {
-        Some(Kind::Probe) => [&["subspace"], &["task"], &["probe"], &["metric"]],
+        Some(Kind::Probe | Kind::Finetune) => [&["subspace"], &["task"], &["probe"], &["metric"]],
         Some(Kind::Equivariance) => [&["subspace"], &["factor", "parameter"], &[], &["measure"]],
         Some(Kind::Retrieve) => [&["subspace"], &["task"], &["k"], &["metric"]],
         _ => return Ok(None),

@@ -205,26 +205,27 @@ fn views_leave_residuals_out_by_key_and_only_in_training() {
     let config = tiny(SfNfnetConfig { stochastic_depth: 0.9, ..SfNfnetConfig::default() });
     let network = whole(&config, Method::Loev, 3);
     let last = network.blocks(Route::Slow, 3).last().unwrap();
-    let pass = |training, key| Pass { training, key, ..Pass::default() };
-    let key = Some(Key::root(1));
-    let kept = last.kept(pass(true, key), 4000).unwrap();
+    let pass = |noise| Pass { noise, ..Pass::default() };
+    let noise = |seed, first| Some(Noise { key: Key::root(seed), first });
+    let key = noise(1, 0);
+    let kept = last.kept(pass(key), 4000).unwrap();
     let scale = (1.0 / (1.0 - last.drop)) as f32;
     assert!(kept.iter().all(|&k| k == 0.0 || k == scale));
     let mean = kept.iter().sum::<f32>() / 4000.0;
     assert!((mean - 1.0).abs() < 0.1, "{mean}");
-    assert_eq!(last.kept(pass(true, key), 4000).unwrap(), kept);
-    assert_ne!(last.kept(pass(true, Some(Key::root(2))), 4000).unwrap(), kept);
-    assert!(last.kept(pass(false, key), 4).is_none() && last.kept(pass(true, None), 4).is_none());
+    assert_eq!(last.kept(pass(key), 4000).unwrap(), kept);
+    assert_ne!(last.kept(pass(noise(2, 0)), 4000).unwrap(), kept);
+    assert_eq!(last.kept(pass(noise(1, 7)), 40).unwrap(), kept[7..47], "micro-batches");
+    assert!(last.kept(pass(None), 4).is_none());
     let first = network.blocks(Route::Slow, 0).next().unwrap();
-    assert!(first.kept(pass(true, key), 4).is_none());
+    assert!(first.kept(pass(key), 4).is_none());
 
     // Residuals that all views leave out are as good as shut.
     let model = model(config, Method::Loev, 57, DType::F32);
     let features = wave(&[8, 57, MELS], 0.71, 1.0).to_dtype(DType::F32).unwrap();
-    let embed =
-        |key| model.embed_for_training(&features, Pass { key, ..Pass::default() }).unwrap()[0].clone();
+    let embed = |noise| model.embed_for_training(&features, pass(noise)).unwrap()[0].clone();
     assert_eq!(distance(&embed(key), &embed(key)), 0.0);
-    assert!(distance(&embed(key), &embed(Some(Key::root(2)))) > 0.0);
+    assert!(distance(&embed(key), &embed(noise(2, 0))) > 0.0);
     assert_eq!(distance(&embed(None), &model.embed(&features).unwrap()[0]), 0.0);
 }
 

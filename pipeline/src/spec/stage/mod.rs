@@ -7,6 +7,7 @@ mod embed;
 mod equivariance;
 mod features;
 mod files;
+mod finetune;
 mod leak;
 mod probe;
 mod retrieve;
@@ -24,6 +25,7 @@ pub use embed::Embed;
 pub use equivariance::Equivariance;
 pub use features::Features;
 pub use files::{ClipLimits, Files};
+pub use finetune::Finetune;
 pub use leak::Leak;
 pub use probe::Probe;
 pub use retrieve::{Part, Retrieve};
@@ -35,6 +37,7 @@ pub use views::{Epochs, LabelKind, Views};
 
 use loev_models::evaluate::EquivarianceConfig;
 use loev_models::probe::ProbeConfig;
+use loev_models::probe::finetune::FinetuneConfig;
 use loev_models::train::TrainConfig;
 use loev_ops::chain::Entry as ChainEntry;
 
@@ -67,13 +70,15 @@ pub enum Kind {
     Equivariance,
     /// Whether near is alike.
     Retrieve,
+    /// An encoder and a head on a labelled task.
+    Finetune,
     /// Whether the making of views gives itself away.
     Leak,
 }
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
@@ -85,6 +90,7 @@ impl Kind {
         Self::Probe,
         Self::Equivariance,
         Self::Retrieve,
+        Self::Finetune,
         Self::Leak,
     ];
 
@@ -102,6 +108,7 @@ impl Kind {
             Self::Probe => "probe",
             Self::Equivariance => "equivariance",
             Self::Retrieve => "retrieve",
+            Self::Finetune => "finetune",
             Self::Leak => "leak",
         }
     }
@@ -140,6 +147,8 @@ pub enum Stage {
     Equivariance(Equivariance),
     /// See [`Retrieve`].
     Retrieve(Retrieve),
+    /// See [`Finetune`]. Boxed like [`Train`].
+    Finetune(Box<Finetune>),
     /// See [`Leak`].
     Leak(Leak),
 }
@@ -159,6 +168,7 @@ impl Stage {
             Self::Probe(_) => Kind::Probe,
             Self::Equivariance(_) => Kind::Equivariance,
             Self::Retrieve(_) => Kind::Retrieve,
+            Self::Finetune(_) => Kind::Finetune,
             Self::Leak(_) => Kind::Leak,
         }
     }
@@ -193,6 +203,13 @@ impl Stage {
                 let labels = leak.labels.as_deref().map(|labels| ("labels", labels));
                 std::iter::once(("from", leak.from.as_str())).chain(labels).collect()
             }
+            Self::Finetune(finetune) => {
+                let labels = finetune.labels.as_deref().map(|labels| ("labels", labels));
+                [("from", finetune.from.as_str()), ("model", finetune.model.as_str())]
+                    .into_iter()
+                    .chain(labels)
+                    .collect()
+            }
             Self::Retrieve(retrieve) => {
                 let queries = retrieve.queries.as_deref().map(|queries| ("queries", queries));
                 let labels = retrieve.labels.as_deref().map(|labels| ("labels", labels));
@@ -208,6 +225,7 @@ impl Stage {
             Self::Embed(embed) if embed.baseline => &["baseline"],
             Self::Probe(_) => &["predictions"],
             Self::Retrieve(_) => &["neighbours"],
+            Self::Finetune(_) => &["predictions", "passes"],
             _ => &[],
         }
     }
@@ -221,7 +239,8 @@ impl Stage {
             }
             (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
-            (Kind::Embed, "model") => &[Kind::Train],
+            (Kind::Embed | Kind::Finetune, "model") => &[Kind::Train],
+            (Kind::Finetune, "from") => &[Kind::Features],
             (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
                 &[Kind::Embed]
             }
@@ -243,6 +262,7 @@ impl Stage {
             Self::Probe(probe) => probe.validate(),
             Self::Equivariance(measure) => measure.validate(),
             Self::Retrieve(retrieve) => retrieve.validate(),
+            Self::Finetune(finetune) => finetune.validate(),
             Self::Leak(leak) => leak.validate(),
         }
     }
@@ -264,6 +284,12 @@ impl Stage {
                 let train: Option<Train> = reader.read(node, path, label, Others::Known(&others));
                 let training: Option<TrainConfig> = reader.read(node, path, label, Others::Any);
                 Self::Train(Box::new(Train { training: training?, ..train? }))
+            }
+            Kind::Finetune => {
+                let others = schema::option_names::<FinetuneConfig>();
+                let finetune: Option<Finetune> = reader.read(node, path, label, Others::Known(&others));
+                let config: Option<FinetuneConfig> = reader.read(node, path, label, Others::Any);
+                Self::Finetune(Box::new(Finetune { config: config?, ..finetune? }))
             }
             Kind::Probe => {
                 let others = schema::option_names::<ProbeConfig>();
@@ -298,6 +324,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Probe => schema::merged::<Probe, ProbeConfig>(generator),
         Kind::Equivariance => schema::merged::<Equivariance, EquivarianceConfig>(generator),
         Kind::Retrieve => Retrieve::json_schema(generator),
+        Kind::Finetune => schema::merged::<Finetune, FinetuneConfig>(generator),
         Kind::Leak => Leak::json_schema(generator),
     }
 }
