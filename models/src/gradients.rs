@@ -10,11 +10,13 @@ use crate::{
     layers::{
         activation::gelu,
         attention::attention,
+        channels::{scale, scaled_gelu, shift},
         check::{mismatch, wave},
+        conv::Conv,
         linear::linear,
         norm::layer_norm,
     },
-    loss::contrastive,
+    loss::{Temperature, contrastive, excluding_positives},
 };
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use loev_ops::rng::Key;
@@ -74,6 +76,23 @@ fn stacks(cases: &mut Vec<Case>) {
     }
 }
 
+fn convolutions(cases: &mut Vec<Case>) {
+    let shapes = [
+        (Conv::default(), [1, 2, 3, 4], [3, 2, 1, 1]),
+        (Conv { stride: [2, 1], padding: [1, 0], groups: 2 }, [3, 4, 5, 4], [6, 2, 3, 2]),
+    ];
+    for (conv, x, weight) in shapes {
+        let inputs = vec![wave(&x, 0.7, 1.0), wave(&weight, 1.1, 1.0)];
+        cases.push(Case::new("ConvOp", inputs, move |t| conv.forward(&t[0], &t[1])));
+    }
+    for views in [1, 3] {
+        let x = || wave(&[views, 2, 3, 2], 0.7, 1.0);
+        cases.push(Case::new("Channelwise", vec![x(), wave(&[views, 2], 1.1, 1.0)], |t| scale(&t[0], &t[1])));
+        cases.push(Case::new("Channelwise", vec![x(), wave(&[2], 1.1, 1.0)], |t| shift(&t[0], &t[1])));
+        cases.push(Case::new("ScaledGelu", vec![x()], |t| scaled_gelu(&t[0], 1.7)));
+    }
+}
+
 fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
     stacks(&mut cases);
@@ -101,6 +120,19 @@ fn cases() -> Vec<Case> {
             contrastive(&t[0], &groups, 0.3).map_err(|e| candle_core::Error::Msg(e.to_string()))
         }));
     }
+    for excluding in [false, true] {
+        let inputs = vec![wave(&[7, 5], 0.7, 1.0), wave(&[1], 1.1, 1.0)];
+        cases.push(Case::new("LossOp", inputs, move |t| {
+            let groups = [0, 0, 0, 1, 1, 2, 2];
+            let temperature = Temperature::Learned(&t[1]);
+            let loss = match excluding {
+                true => excluding_positives(&t[0], &groups, temperature),
+                false => contrastive(&t[0], &groups, temperature),
+            };
+            loss.map_err(|e| candle_core::Error::Msg(e.to_string()))
+        }));
+    }
+    convolutions(&mut cases);
     for shape in [&[1usize, 4][..], &[3, 4], &[2, 3, 4]] {
         let inputs = vec![wave(shape, 0.7, 1.0), wave(&[5, 4], 1.1, 1.0), wave(&[5], 0.3, 1.0)];
         cases.push(Case::new("linear", inputs, |t| linear(&t[0], &t[1], Some(&t[2]))));
@@ -247,6 +279,10 @@ fn a_broken_gradient_is_caught() {
         assert_eq!(found(0, Fault::None), None, "{operation} as it is");
         for which in 0..inputs.len() {
             for fault in [Fault::Scaled, Fault::Dropped, Fault::Turned] {
+                // One number cannot be turned.
+                if fault == Fault::Turned && inputs[which].elem_count() == 1 {
+                    continue;
+                }
                 let message = found(which, fault);
                 assert!(
                     message.is_some_and(|m| m.starts_with(&format!("input {which}["))),
