@@ -9,6 +9,7 @@ mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing
 mod evaluation; // embeddings of views, equivariance, retrieval
 mod faults; // killed, out of disk, interrupted, and gone on with
+mod finetune; // an encoder and a head on a labelled task
 mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
 mod mutate; // broken files from good ones
