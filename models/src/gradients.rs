@@ -277,10 +277,10 @@ fn a_broken_gradient_is_caught() {
             })
         };
         assert_eq!(found(0, Fault::None), None, "{operation} as it is");
-        for which in 0..inputs.len() {
+        for (which, input) in inputs.iter().enumerate() {
             for fault in [Fault::Scaled, Fault::Dropped, Fault::Turned] {
                 // One number cannot be turned.
-                if fault == Fault::Turned && inputs[which].elem_count() == 1 {
+                if fault == Fault::Turned && input.elem_count() == 1 {
                     continue;
                 }
                 let message = found(which, fault);

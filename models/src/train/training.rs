@@ -226,7 +226,8 @@ impl Training {
     /// # Errors
     /// [`ModelError::Data`] and [`ModelError::NotFinite`] for batches that do not fit the model, or when
     /// there is none; [`ModelError::NoPositives`] for a subspace that the reference formula finds without
-    /// positives in all of them; [`ModelError::Config`] when the statistics are fitted already.
+    /// positives in all of them; [`ModelError::NoNegatives`] for one whose views all belong together in all of
+    /// them; [`ModelError::Config`] when the statistics are fitted already.
     pub fn fit(&mut self, first: &[TrainBatch]) -> Result<()> {
         if self.progress.fitted {
             return Err(ModelError::Config("the statistics are fitted already".into()));
@@ -237,8 +238,13 @@ impl Training {
         for (i, batch) in first.iter().enumerate() {
             check(&self.model, batch, i + 1)?;
         }
-        // A batch may lack positives by chance; all of them do by rule.
+        // A batch may lack positives or negatives by chance (clips that could not be read); all of them do by rule.
         for (k, name) in self.model.config().subspaces.iter().enumerate() {
+            let one = |groups: &Vec<i64>| groups.iter().all(|group| Some(group) == groups.first());
+            if first.iter().all(|batch| batch.groups.get(k).is_some_and(one)) {
+                let head = format!("subspace {name} in any of the first {} batches", first.len());
+                return Err(ModelError::NoNegatives { head });
+            }
             let lacks = |batch: &TrainBatch| !batch.groups.get(k).is_some_and(|groups| has_positives(groups));
             if self.objective.allows_empty() && first.iter().all(lacks) {
                 let head = format!("subspace {name} in any of the first {} batches", first.len());
@@ -303,8 +309,7 @@ impl Training {
     ///
     /// # Errors
     /// [`ModelError::Data`] for batches that do not fit the model, or none or too many of them;
-    /// [`ModelError::NotFinite`], [`ModelError::NoPositives`], [`ModelError::NoNegatives`] and
-    /// [`ModelError::NoGradient`] as their names say; [`ModelError::Config`] before [`Self::fit`] and after
+    /// [`ModelError::NotFinite`], [`ModelError::NoPositives`] and [`ModelError::NoGradient`] as their names say; [`ModelError::Config`] before [`Self::fit`] and after
     /// another error.
     pub fn step_on(&mut self, batches: Vec<TrainBatch>) -> Result<StepMetrics> {
         self.ready()?;
@@ -437,11 +442,6 @@ fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
     }
     if let Some(groups) = batch.groups.iter().find(|groups| groups.len() != batch.views) {
         return fault(format!("{} group ids for {} views", groups.len(), batch.views));
-    }
-    for (groups, name) in batch.groups.iter().zip(&config.subspaces) {
-        if groups.iter().all(|group| Some(group) == groups.first()) {
-            return Err(ModelError::NoNegatives { head: format!("subspace {name}, step {step}") });
-        }
     }
     // A sum is finite only if all its terms are, and is faster to take than to look at each.
     for (view, features) in batch.features.chunks_exact(values).enumerate() {
