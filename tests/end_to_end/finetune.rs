@@ -29,9 +29,11 @@ fn an_encoder_learns_a_task_from_stored_features() {
     let of = "select count(*) from views where split = 'test'";
     assert_eq!(here.sql("out", "select count(*) from key_of_views_predictions"), here.sql("out", of));
     // Truths are the labels that hold for the view.
-    let wrong = "select count(*) from key_of_views_predictions p join views v using (view_id) where p.truth <> v.key";
+    let wrong =
+        "select count(*) from key_of_views_predictions p join views v using (view_id) where p.truth <> v.key";
     assert_eq!(here.sql("out", wrong), ["0"]);
-    let figures = "select subspace, task, probe, metric, n_test = (select count(*) from split where split = 'test'),
+    let figures =
+        "select subspace, task, probe, metric, n_test = (select count(*) from split where split = 'test'),
                           lo <= value and value <= hi from key order by metric limit 1";
     assert_eq!(here.sql("out", figures), ["pitch_shift,key,finetuned,accuracy,true,true"]);
     assert_eq!(here.sql("out", "select count(*), min(pass), max(pass) from key_passes"), ["3,1,3"]);
