@@ -225,7 +225,11 @@ impl<'a> Finetuning<'a> {
         self.model.config().frames * self.model.config().front_end.mels
     }
 
-    fn logits(&self, embedding: &Tensor) -> Result<Tensor> {
+    /// What the head makes of the embedding of its subspace.
+    fn logits(&self, embeddings: &[Tensor]) -> Result<Tensor> {
+        let embedding = embeddings
+            .get(self.subspace)
+            .ok_or_else(|| ModelError::Config("the model has lost a subspace".into()))?;
         let [weight, bias] = ["norm.weight", "norm.bias"].map(|name| self.head.get(name));
         let x = layer_norm(embedding, &weight?, &bias?)?;
         Ok(linear(&x, &self.head.get("weight")?, Some(&self.head.get("bias")?))?)
@@ -244,10 +248,7 @@ impl<'a> Finetuning<'a> {
             true => self.model.embed(&features)?,
             false => self.model.embed_for_training(&features, Pass::default())?,
         };
-        let embedding = embeddings
-            .get(self.subspace)
-            .ok_or_else(|| ModelError::Config("the model has lost a subspace".into()))?;
-        let logits = self.logits(embedding)?;
+        let logits = self.logits(&embeddings)?;
         let mut values = logits.flatten_all()?.to_vec1::<f32>()?;
         let (outputs, targets) = (self.problem.outputs(), self.problem.targets(rows));
         let loss = self.problem.loss().total(&values, &targets, outputs) / rows.len().max(1) as f64;
@@ -281,10 +282,7 @@ impl<'a> Finetuning<'a> {
     /// [`ModelError::Data`] for features that do not fit.
     pub fn predict(&self, features: Vec<f32>, views: usize) -> Result<Vec<f32>> {
         let embeddings = self.model.embed(&self.model.features(features, views)?)?;
-        let embedding = embeddings
-            .get(self.subspace)
-            .ok_or_else(|| ModelError::Config("the model has lost a subspace".into()))?;
-        let mut values = self.logits(embedding)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut values = self.logits(&embeddings)?.flatten_all()?.to_vec1::<f32>()?;
         self.problem.loss().activate(&mut values, self.problem.outputs());
         Ok(values)
     }

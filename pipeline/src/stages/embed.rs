@@ -12,7 +12,7 @@ use loev_ops::chain::Chain;
 use loev_ops::draw_table::{METADATA, chain_from_metadata, draw_fields};
 use loev_ops::features::FrontEnd;
 
-use super::views::{audio_behind, chain_of, check_rate};
+use super::views::{audio_behind, chain_of, check_rate, source, views_of};
 use super::{CHAIN_NOTE, Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
@@ -29,31 +29,15 @@ use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::{Embed, Views};
-use crate::spec::{Kind, Pipeline, Stage};
+use crate::spec::{Kind, Stage};
 
 /// The subspace name of the baseline.
 pub const BASELINE: &str = "mel_baseline";
 
-/// The views that are embedded; none when clips are.
-fn views_of<'a>(pipeline: &'a Pipeline, options: &Embed) -> Option<&'a Views> {
-    match pipeline.stages.get(&options.from) {
-        Some(Stage::Views(views)) => Some(views),
-        _ => None,
-    }
-}
-
-/// The table that is read: stored audio where there is some.
-fn source(views: Option<&Views>, options: &Embed) -> String {
-    match views {
-        Some(views) if views.materialize => side_table(&options.from, "audio"),
-        _ => options.from.clone(),
-    }
-}
-
 /// What determines embeddings, and those of the baseline, beside the clips or views.
 fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recipe>), RunError> {
     let model = Content { digest: inputs.artifact(&options.model)?.digest.clone() };
-    let own = views_of(inputs.pipeline, options).map(Views::chain);
+    let own = views_of(inputs.pipeline, &options.from).map(Views::chain);
     let options_but = |without: &[&str]| {
         let hop = own.as_ref().map(|_| "hop");
         let without: Vec<&str> = without.iter().copied().chain(hop).collect();
@@ -88,8 +72,8 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
 /// When an input is not finished.
 pub fn work(inputs: &Inputs<'_>, name: &str, options: &Embed) -> Result<Work, RunError> {
     let (recipe, baseline) = recipes(inputs, options)?;
-    let views = views_of(inputs.pipeline, options);
-    let input = source(views, options);
+    let views = views_of(inputs.pipeline, &options.from);
+    let input = source(views, &options.from);
     let drawn = views.map(|views| draw_fields(&views.chain())).unwrap_or_default();
     let (mut columns, audio) = match views {
         Some(views) if views.materialize => (vec!["audio"], String::new()),
@@ -125,8 +109,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Embed) -> R
     let (model, notes) = checkpoint::load_with_notes(&path, &context.device)?;
     let config = model.config().clone();
     let stage = context.quiet_stage(name);
-    let views = views_of(&context.pipeline, options);
-    let input = context.table(&source(views, options))?;
+    let views = views_of(&context.pipeline, &options.from);
+    let input = context.table(&source(views, &options.from))?;
     let (input, chain) = match views {
         Some(_) => {
             let chain = chain_of(&options.from, &input.schema)?;

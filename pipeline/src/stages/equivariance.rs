@@ -13,7 +13,7 @@ use loev_ops::dist::Scale;
 use loev_ops::operator::FactorDef;
 
 use super::embed::BASELINE;
-use super::tables::{embedded, has_baseline, quoted, rows, table, vectors};
+use super::tables::{embedded, has_baseline, quoted, rows, splits, table, vectors};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, primitive, text};
@@ -113,37 +113,6 @@ pub async fn run(
     context.store_batch(job, name, batch(&figures)?)?;
     stage.bar.finish();
     Ok(Outcome::note(format!("{} clips", clips.len())))
-}
-
-/// The clips with a split: of each name its number, in the order of names, and its part.
-///
-/// # Errors
-/// When the table has no such column, or it says something else than a split.
-pub async fn splits(
-    session: &SessionContext,
-    stage: &str,
-    column: &str,
-    labels: &str,
-) -> Result<BTreeMap<String, (usize, Split)>, RunError> {
-    let split = quoted(column);
-    let query = format!(
-        "select {CLIP_ID}, {split} as split from {} where {split} is not null order by {CLIP_ID}",
-        quoted(labels)
-    );
-    let table = rows(session, &query).await.map_err(|e| RunError::stage(stage, e.to_string()))?;
-    let (ids, words) = (text(&table, CLIP_ID)?, text(&table, "split")?);
-    let mut clips = BTreeMap::new();
-    for (id, word) in ids.iter().flatten().zip(words.iter().flatten()) {
-        let split = Split::parse(word).ok_or_else(|| {
-            RunError::stage(
-                stage,
-                format!("column `{column}` says `{word}`; a split is `train`, `valid` or `test`"),
-            )
-        })?;
-        let number = clips.len();
-        clips.insert(id.to_owned(), (number, split));
-    }
-    Ok(clips)
 }
 
 /// The subspaces of a table, each with the table.

@@ -11,8 +11,8 @@ use loev_ops::chain::Chain;
 use loev_ops::draw_table::draw_fields;
 use loev_ops::features::FrontEnd;
 
-use super::views::{audio_behind, chain_of, check_rate};
-use super::{Content, Outcome, side_table};
+use super::views::{audio_behind, chain_of, check_rate, source, views_of};
+use super::{Content, Outcome};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::columns::CLIP_ID;
@@ -27,26 +27,10 @@ use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::{Features, Views};
-use crate::spec::{Kind, Pipeline, Stage};
+use crate::spec::{Kind, Pipeline};
 
 /// The columns of the table, as far as its input has them.
 const COLUMNS: [&str; 7] = [VIEW_ID, CLIP_ID, "segment", "epoch", "view", "centre_s", "features"];
-
-/// The views that the features are of; none when they are of clips.
-fn views_of<'a>(pipeline: &'a Pipeline, options: &Features) -> Option<&'a Views> {
-    match pipeline.stages.get(&options.from) {
-        Some(Stage::Views(views)) => Some(views),
-        _ => None,
-    }
-}
-
-/// The table that is read: stored audio where there is some.
-fn source(views: Option<&Views>, options: &Features) -> String {
-    match views {
-        Some(views) if views.materialize => side_table(&options.from, "audio"),
-        _ => options.from.clone(),
-    }
-}
 
 /// What determines the features of a stage beside its own options.
 pub struct Needs {
@@ -65,9 +49,9 @@ pub struct Needs {
 /// # Errors
 /// When an input is not finished.
 pub fn needs(inputs: &Inputs<'_>, options: &Features) -> Result<Needs, RunError> {
-    let views = views_of(inputs.pipeline, options);
+    let views = views_of(inputs.pipeline, &options.from);
     let chain = views.map_or_else(|| options.clean_chain(), Views::chain);
-    let table = source(views, options);
+    let table = source(views, &options.from);
     let drawn = draw_fields(&chain);
     let (mut columns, audio) = match table == options.from {
         true => (inputs.audio_columns(&table)?, audio_behind(inputs, &table, &chain)?),
@@ -88,8 +72,11 @@ pub fn needs(inputs: &Inputs<'_>, options: &Features) -> Result<Needs, RunError>
 pub fn work(inputs: &Inputs<'_>, name: &str, options: &Features) -> Result<Work, RunError> {
     let Needs { table, columns, audio, chain } = needs(inputs, options)?;
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let without: &[&str] =
-        if views_of(inputs.pipeline, options).is_some() { &["from", "seconds", "hop"] } else { &["from"] };
+    let without: &[&str] = if views_of(inputs.pipeline, &options.from).is_some() {
+        &["from", "seconds", "hop"]
+    } else {
+        &["from"]
+    };
     let recipe = Recipe::new(Kind::Features, 2)
         .options(options, without)
         .with("chain", &chain)
@@ -122,7 +109,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Features) -
 
 /// What the rows of the input are.
 pub fn unit(pipeline: &Pipeline, options: &Features) -> &'static str {
-    if views_of(pipeline, options).is_some() { "views" } else { "clips" }
+    if views_of(pipeline, &options.from).is_some() { "views" } else { "clips" }
 }
 
 /// The table that `options` reads.
@@ -130,7 +117,7 @@ pub fn unit(pipeline: &Pipeline, options: &Features) -> &'static str {
 /// # Errors
 /// When it cannot be opened.
 pub fn input(context: &Context, options: &Features) -> Result<Table, RunError> {
-    context.table(&source(views_of(&context.pipeline, options), options))
+    context.table(&source(views_of(&context.pipeline, &options.from), &options.from))
 }
 
 /// The plan that computes the features of `partitions` of the table `input`, with the columns of its rows.
@@ -144,7 +131,7 @@ pub fn plan(
     input: &Table,
     partitions: &[Vec<&TableFile>],
 ) -> Result<Arc<dyn ExecutionPlan>, RunError> {
-    let views = views_of(&context.pipeline, options);
+    let views = views_of(&context.pipeline, &options.from);
     let stored = views.is_some_and(|views| views.materialize);
     let scan = input.scan_by(partitions, stored.then_some(context.rows))?;
 

@@ -19,7 +19,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 
-use super::tables::{labels_of, quoted, rows, table};
+use super::tables::{labels_of, quoted, rows, split_of, table};
+use super::views::views_of;
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, text};
@@ -50,7 +51,7 @@ fn labels_table<'a>(
     let Some(Stage::Features(features)) = pipeline.stages.get(&options.from) else {
         return Err(RunError::stage(name, format!("`{}` is no features stage", options.from)));
     };
-    let views = matches!(pipeline.stages.get(&features.from), Some(Stage::Views(_)));
+    let views = views_of(pipeline, &features.from).is_some();
     Ok(match &options.labels {
         Some(labels) => (labels, CLIP_ID),
         None => (&features.from, if views { VIEW_ID } else { CLIP_ID }),
@@ -94,12 +95,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Finetune) -
         format!("select * from {} where {} is not null order by {id}", quoted(from), quoted(&options.split));
     let labelled = rows(&session, &query).await.map_err(|e| stage.error(e.to_string()))?;
     let splits = text(&labelled, &options.split)?;
-    let split = |word: &str| {
-        Split::parse(word).ok_or_else(|| {
-            let column = &options.split;
-            stage.error(format!("column `{column}` says `{word}`; a split is `train`, `valid` or `test`"))
-        })
-    };
+    let split = |word: &str| split_of(name, &options.split, word);
     let labelled = Labelled {
         names: text(&labelled, id)?.iter().flatten().map(str::to_owned).collect(),
         splits: splits.iter().flatten().map(split).collect::<Result<_, _>>()?,

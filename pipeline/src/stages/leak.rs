@@ -23,8 +23,8 @@ use loev_ops::render::Renderer;
 use loev_ops::rng::Key;
 use loev_ops::views::Draw;
 
-use super::equivariance::{parameters, splits};
-use super::tables::{quoted, rows, table};
+use super::equivariance::parameters;
+use super::tables::{quoted, rows, splits, table};
 use super::views::{audio_behind, chain_of, check_rate};
 use super::{Content, Outcome};
 use crate::error::RunError;

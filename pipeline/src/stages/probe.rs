@@ -8,7 +8,7 @@ use datafusion::prelude::SessionContext;
 use loev_models::probe::{Labels, Metric, ProbeData, ProbeResult, Split, TaskSpec, probe};
 
 use super::embed::BASELINE;
-use super::tables::{has_baseline, labels_of, quoted, rows, table, vectors};
+use super::tables::{has_baseline, labels_of, quoted, rows, split_of, table, vectors};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, text};
@@ -135,14 +135,7 @@ async fn clips(
     let table = rows(session, &query).await.map_err(|e| RunError::stage(stage, e.to_string()))?;
     let ids = text(&table, CLIP_ID)?;
     let splits = text(&table, &options.split)?;
-    let splits = splits.iter().flatten().map(|word| {
-        Split::parse(word).ok_or_else(|| {
-            RunError::stage(
-                stage,
-                format!("column `{}` says `{word}`; a split is `train`, `valid` or `test`", options.split),
-            )
-        })
-    });
+    let splits = splits.iter().flatten().map(|word| split_of(stage, &options.split, word));
     let labels = options.tasks.iter().map(|task| {
         let labels = labels_of(&table, task).map_err(|e| RunError::stage(stage, e.to_string()))?;
         Ok((task.clone(), labels))
@@ -248,12 +241,7 @@ fn predictions_batch(clips: &Clips, spaces: &[Space], results: &[Scored]) -> Res
         .iter()
         .flat_map(|scored| scored.result.predictions.iter().map(move |p| (scored, p)))
         .collect();
-    let truth = |scored: &Scored, row: usize| match &clips.labels[scored.task].1 {
-        Labels::Key(keys) => keys[row].map(|key| key.name()),
-        Labels::Tempo(bpm) => bpm[row].map(|bpm| format!("{bpm:.2}")),
-        Labels::Tags(tags) => tags[row].as_ref().map(|tags| tags.join(",")),
-        Labels::Class(classes) => classes[row].clone(),
-    };
+    let truth = |scored: &Scored, row: usize| clips.labels[scored.task].1.text(row);
     let texts = |values: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(values)) };
     let columns: Vec<(&str, ArrayRef)> = vec![
         (CLIP_ID, texts(rows.iter().map(|(_, p)| clips.names[p.row].clone()).collect())),

@@ -8,6 +8,7 @@ use futures::StreamExt;
 use loev_models::encoder::tokens::{Moments, Normaliser};
 
 use super::features::{Needs, input, needs, plan, unit};
+use super::views::views_of;
 use super::{Content, Outcome};
 use crate::error::RunError;
 use crate::exec::columns::primitive;
@@ -16,8 +17,8 @@ use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
+use crate::spec::Kind;
 use crate::spec::stage::Statistics;
-use crate::spec::{Kind, Stage};
 
 /// What a `statistics` stage has to make.
 ///
@@ -26,7 +27,7 @@ use crate::spec::{Kind, Stage};
 pub fn work(inputs: &Inputs<'_>, options: &Statistics) -> Result<Work, RunError> {
     let Needs { table, columns, audio, chain } = needs(inputs, &options.features())?;
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-    let views = matches!(inputs.pipeline.stages.get(&options.from), Some(Stage::Views(_)));
+    let views = views_of(inputs.pipeline, &options.from).is_some();
     let without: &[&str] = if views { &["from", "seconds", "hop"] } else { &["from"] };
     let recipe = Recipe::new(Kind::Statistics, 1)
         .options(options, without)

@@ -1,16 +1,17 @@
 //! What the stages that evaluate share: rows by SQL, labels by task, tables of figures.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, RecordBatch};
 use arrow::compute::{cast, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
-use loev_models::probe::{Labels, TaskSpec};
+use loev_models::probe::{Labels, Split, TaskSpec};
 use loev_ops::mir::MusicalKey;
 
 use crate::error::RunError;
-use crate::exec::columns::{column, number, text};
+use crate::exec::columns::{CLIP_ID, column, number, text};
 use crate::exec::scan::Table;
 use crate::run::dir::Figure;
 use crate::spec::{Kind, Pipeline, Stage};
@@ -123,6 +124,42 @@ pub fn labels_of(table: &RecordBatch, task: &TaskSpec) -> Result<Labels, RunErro
             Labels::Tags(lists.as_list::<i32>().iter().map(|list| list.map(tags)).collect())
         }
     })
+}
+
+/// The part of the data that a word of column `column` names.
+///
+/// # Errors
+/// When it names none.
+pub fn split_of(stage: &str, column: &str, word: &str) -> Result<Split, RunError> {
+    Split::parse(word).ok_or_else(|| {
+        let message = format!("column `{column}` says `{word}`; a split is `train`, `valid` or `test`");
+        RunError::stage(stage, message)
+    })
+}
+
+/// The clips with a split: of each name its number, in the order of names, and its part.
+///
+/// # Errors
+/// When the table has no such column, or it says something else than a split.
+pub async fn splits(
+    session: &SessionContext,
+    stage: &str,
+    column: &str,
+    labels: &str,
+) -> Result<BTreeMap<String, (usize, Split)>, RunError> {
+    let split = quoted(column);
+    let query = format!(
+        "select {CLIP_ID}, {split} as split from {} where {split} is not null order by {CLIP_ID}",
+        quoted(labels)
+    );
+    let table = rows(session, &query).await.map_err(|e| RunError::stage(stage, e.to_string()))?;
+    let (ids, words) = (text(&table, CLIP_ID)?, text(&table, "split")?);
+    let mut clips = BTreeMap::new();
+    for (id, word) in ids.iter().flatten().zip(words.iter().flatten()) {
+        let number = clips.len();
+        clips.insert(id.to_owned(), (number, split_of(stage, column, word)?));
+    }
+    Ok(clips)
 }
 
 /// A table of these columns; only those in `nullable` may hold NULL.

@@ -25,7 +25,7 @@ use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::{Epochs, LabelKind, Train, Views};
-use crate::spec::{Kind, Stage};
+use crate::spec::{Kind, Pipeline, Stage};
 
 /// What determines each of a stage's views, beside the clip and the epoch.
 fn recipe(inputs: &Inputs<'_>, name: &str, options: &Views, chain: &Chain) -> Result<Recipe, RunError> {
@@ -238,6 +238,22 @@ pub fn segments_per_batch(options: &Train, chain: &Chain) -> u64 {
 /// When the table holds no views, or views of operators that have changed since.
 pub fn chain_of(table: &str, schema: &Schema) -> Result<Chain, RunError> {
     chain_from_metadata(schema.metadata()).map_err(|e| RunError::Engine(format!("table `{table}`: {e}")))
+}
+
+/// The `views` stage of this name; none when it is of another kind.
+pub fn views_of<'a>(pipeline: &'a Pipeline, name: &str) -> Option<&'a Views> {
+    match pipeline.stages.get(name) {
+        Some(Stage::Views(views)) => Some(views),
+        _ => None,
+    }
+}
+
+/// The table that a stage over `from` reads: stored audio where these are `views` that have some.
+pub fn source(views: Option<&Views>, from: &str) -> String {
+    match views {
+        Some(views) if views.materialize => side_table(from, "audio"),
+        _ => from.to_owned(),
+    }
 }
 
 /// Whether a front end can read the views of a chain.

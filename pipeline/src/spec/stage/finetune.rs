@@ -30,7 +30,7 @@ pub struct Finetune {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<String>,
     /// Column that says `train`, `valid` or `test`.
-    #[serde(default = "default_split")]
+    #[serde(default = "super::default_split")]
     #[garde(length(chars, min = 1))]
     pub split: String,
     /// The optimiser's options, read from the same map.
@@ -42,8 +42,4 @@ pub struct Finetune {
 
 fn default_subspace() -> String {
     "invariant".to_string()
-}
-
-fn default_split() -> String {
-    "split".to_string()
 }
