@@ -5,13 +5,22 @@
 //! `inner_product`, `array_distance`, and their aliases), ours takes its place: DataFusion's turns
 //! every vector into a list of doubles first.
 
+mod column;
 mod kernels;
 pub mod mir;
 pub mod vector;
 
+use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DocSection, Documentation, ScalarUDF};
 
-/// All functions of this crate.
+/// Makes a session know them.
+pub(crate) fn register(context: &SessionContext) {
+    for function in all() {
+        context.register_udf(function);
+    }
+}
+
+/// The scalar functions of this crate.
 pub fn all() -> Vec<ScalarUDF> {
     vector::all().into_iter().chain(mir::all()).collect()
 }
