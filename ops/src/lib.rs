@@ -15,6 +15,7 @@ pub mod chain;
 mod convolution;
 pub mod dist;
 pub mod draw_table;
+pub mod eigen;
 pub mod error;
 pub mod features;
 pub mod jams;
