@@ -71,8 +71,9 @@ struct Call {
 impl Call {
     fn new(name: &str) -> Self {
         let known = functions::all();
-        let function = known.into_iter().find(|function| function.name() == name).unwrap();
-        let query = ScalarValue::try_from_array(&BATCHES[0], 7).unwrap();
+        let function =
+            known.into_iter().find(|function| function.name() == name).expect("a function of ours");
+        let query = ScalarValue::try_from_array(&BATCHES[0], 7).expect("a row");
         let rest = match name {
             "vector_norm" | "l2_normalize" | "quantize_int8" | "quantize_binary" => Vec::new(),
             "vector_scale" => vec![ScalarValue::Float32(Some(0.5))],
@@ -84,7 +85,7 @@ impl Call {
         let fields: Vec<FieldRef> = types.map(|t| Arc::new(Field::new("a", t, true))).collect();
         let scalars: Vec<Option<&ScalarValue>> = std::iter::once(None).chain(rest.iter().map(Some)).collect();
         let arguments = ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalars };
-        let result = function.return_field_from_args(arguments).unwrap();
+        let result = function.return_field_from_args(arguments).expect("arguments of its types");
         let rest = rest.into_iter().map(ColumnarValue::Scalar).collect();
         Self { function, rest, fields, result, options: Arc::new(ConfigOptions::default()) }
     }
@@ -98,7 +99,7 @@ impl Call {
             return_field: Arc::clone(&self.result),
             config_options: Arc::clone(&self.options),
         };
-        self.function.invoke_with_args(arguments).unwrap()
+        self.function.invoke_with_args(arguments).expect("vectors of equal length")
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) fn absolute_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
 /// The largest absolute element, at least 0; `None` if one is NaN or infinite.
 pub(crate) fn greatest<T: Real>(a: &[T]) -> Option<f64> {
     // An element minus itself is 0 only if it is finite.
-    if blocked(a, a, |x, _| x - x) != 0.0 {
+    if blocked(a, a, |x, y| x - y) != 0.0 {
         return None;
     }
     let (lanes, rest) = a.as_chunks::<LANES>();
