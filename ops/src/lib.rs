@@ -7,6 +7,9 @@
 //! pure function: the same row gives the same view on every machine of one CPU class.
 //! [`features`] turns samples into the log-mel frames that encoders read.
 //!
+//! [`metrics`], [`ridge`], [`neighbours`] and [`eigen`], over the products of [`matrix`], are the arithmetic of
+//! evaluations, which stages and SQL share.
+//!
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
 pub mod audio;

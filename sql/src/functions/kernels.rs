@@ -25,6 +25,8 @@ pub(crate) trait Real:
     fn absolute(self) -> Self;
     /// The nearest value of this type.
     fn nearest(value: f64) -> Self;
+    /// The nearest whole number from -127 to 127; of two equally near ones the even one.
+    fn nearest_code(self) -> i8;
 }
 
 impl Real for f32 {
@@ -35,6 +37,11 @@ impl Real for f32 {
     fn nearest(value: f64) -> Self {
         value as Self
     }
+
+    fn nearest_code(self) -> i8 {
+        // Adding 1.5 * 2^23 leaves the rounded integer in the low bits of the mantissa, without a branch.
+        (self.clamp(-127.0, 127.0) + 12_582_912.0).to_bits() as i8
+    }
 }
 
 impl Real for f64 {
@@ -44,6 +51,11 @@ impl Real for f64 {
 
     fn nearest(value: f64) -> Self {
         value
+    }
+
+    fn nearest_code(self) -> i8 {
+        // 1.5 * 2^52.
+        (self.clamp(-127.0, 127.0) + 6_755_399_441_055_744.0).to_bits() as i8
     }
 }
 
@@ -187,6 +199,16 @@ mod tests {
             }
         }
         assert_eq!(greatest::<f64>(&[]), Some(0.0));
+    }
+
+    #[test]
+    fn codes_are_the_nearest_whole_numbers() {
+        for (value, code) in
+            [(0.0, 0), (0.5, 0), (1.5, 2), (-1.5, -2), (-63.4, -63), (126.6, 127), (-900.0, -127)]
+        {
+            assert_eq!((value as f32).nearest_code(), code, "{value}");
+            assert_eq!(f64::nearest_code(value), code, "{value}");
+        }
     }
 
     #[test]

@@ -208,8 +208,8 @@ where
         valid.push(scaled.is_some());
         match scaled {
             Some((vector, scale)) => {
-                let inverse = if scale > 0.0 { 1.0 / f64::from(scale) } else { 0.0 };
-                codes.push(vector.iter().map(|&x| nearest_code(x.into() * inverse)), None)?;
+                let inverse = T::Native::nearest(if scale > 0.0 { 1.0 / f64::from(scale) } else { 0.0 });
+                codes.push(vector.iter().map(|&x| (x * inverse).nearest_code()), None)?;
                 scales.append_value(scale);
             }
             None => {
@@ -222,17 +222,11 @@ where
     Ok(Arc::new(StructArray::try_new(fields.clone(), columns, Some(NullBuffer::from(valid)))?))
 }
 
-/// The width of a step; `None` for a vector that is not finite.
+/// The width of a step, 0 where it would be no normal number; `None` for a vector that is not finite.
 fn scale<T: Real>(vector: &[T]) -> Option<f32> {
     let scale = (greatest(vector)? / GREATEST) as f32;
+    let scale = if scale < f32::MIN_POSITIVE { 0.0 } else { scale };
     scale.is_finite().then_some(scale)
-}
-
-/// The nearest code, of two equally near the even one.
-fn nearest_code(value: f64) -> i8 {
-    // Adding 1.5 * 2^52 leaves the rounded integer in the low bits of the mantissa, without a branch.
-    const ROUND: f64 = 6_755_399_441_055_744.0;
-    (value.clamp(-GREATEST, GREATEST) + ROUND).to_bits() as i8
 }
 
 fn binary<T: ArrowPrimitiveType>(argument: &Argument, rows: usize, result: &DataType) -> Result<ArrayRef>

@@ -19,6 +19,8 @@ use crate::functions::column::{common_element, with_element};
 
 /// Rows whose products are taken together.
 const BLOCK: usize = 256;
+/// Elements of a row: half a gigabyte of products.
+const MOST: usize = 8192;
 /// Variances that are smaller than this share of the squared mean are what rounding makes.
 const ROUNDING: f64 = 1e-24;
 
@@ -131,6 +133,9 @@ impl Comoments {
         for (part, dim) in parts.iter().zip(&mut self.dims) {
             same_length(name, dim, part.len())?;
             part.append_to(&mut self.pending);
+        }
+        if self.dim() > MOST {
+            return exec_err!("{name} takes vectors of at most {MOST} elements in all, not {}", self.dim());
         }
         if let Some(value) = self.pending[start..].iter().find(|value| !value.is_finite()) {
             return exec_err!("{name} needs finite vectors, and one holds {value}");

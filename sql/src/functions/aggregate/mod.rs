@@ -1,5 +1,5 @@
-//! Statistics over the rows of a group: of vectors ([`moments`], [`comoments`]), of vectors with labels
-//! ([`neighbourhood`]), of vectors and what was done ([`regression`]), of scores ([`ranking`]) and of values ([`values`]).
+//! Statistics over the rows of a group: of vectors (`moments`, `comoments`), of vectors with labels
+//! (`neighbourhood`), of vectors and what was done (`regression`), of scores (`ranking`) and of values (`values`).
 //!
 //! Rows where an argument is NULL, or a vector that holds a NULL, are left out; a figure that is undefined (no rows, one
 //! class only, a constant truth) is NULL, so that one such group does not fail a query. Vectors of different lengths in

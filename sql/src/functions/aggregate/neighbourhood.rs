@@ -23,6 +23,8 @@ use crate::functions::column::{common_element, with_element};
 
 /// Rows that one task works on.
 const BLOCK: usize = 256;
+/// Neighbours that can be asked for.
+const MOST_NEIGHBOURS: i64 = 1000;
 /// Distances that are nothing but rounding.
 const NO_DISTANCE: f64 = 1e-12;
 
@@ -58,7 +60,7 @@ impl Statistic for Statistics {
         const ARGUMENTS: &[(&str, &str)] = &[
             ("v", "A vector: a list of finite numbers. Zero vectors have no direction and are left out."),
             ("label", "Text, a number, a date or a truth value."),
-            ("k", "How many neighbours, 1 or more; if there are fewer other rows, all of them."),
+            ("k", "How many neighbours, 1 to 1000; if there are fewer other rows, all of them."),
         ];
         let (description, syntax, example, arguments) = match self {
             Self::Silhouette => (
@@ -112,7 +114,7 @@ impl Statistic for Statistics {
     }
 
     fn accumulator(self, call: &Call<'_>) -> Result<Box<dyn Accumulator>> {
-        let k = call.count(2, "k", 1, i64::MAX)?.unwrap_or(1);
+        let k = call.count(2, "k", 1, MOST_NEIGHBOURS)?.unwrap_or(1);
         Ok(Box::new(Labelled { statistic: self, k, vectors: Kept::default(), labels: Labels::default() }))
     }
 }

@@ -23,6 +23,9 @@ const FOLDS: usize = 5;
 /// Added to the correlation matrix of the elements.
 const PENALTIES: [f64; 6] = [0.0001, 0.001, 0.01, 0.1, 1.0, 10.0];
 
+/// Elements of a vector: the equations of a fold take the square.
+const MOST: usize = 4096;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct EquivarianceR2;
 
@@ -39,7 +42,8 @@ impl Statistic for EquivarianceR2 {
                           matrix of the elements), the fifth is predicted, so that every row is predicted once by a model that \
                           has not seen it; R2 is of all these predictions. 1 is exact, 0 is what the mean of the parameter gets, \
                           below 0 is worse. Rows of one group stay in one fold: give the clip, or views of a clip in \
-                          other folds give its music away. Folds do not depend on the order of the rows. NULL with fewer than \
+                          other folds give its music away. Music differs more than its views do: of pairs of views of one \
+                          segment, vector_sub of both vectors and the difference of their parameters say more. Folds do not depend on the order of the rows. NULL with fewer than \
                           five groups, or if the parameter does not vary.",
             syntax: "equivariance_r2(v, parameter[, group])",
             example: "select head, equivariance_r2(embedding, semitones, clip) from views group by head;",
@@ -181,6 +185,9 @@ impl Accumulator for Pairs {
             let parameter = parameters.value(row);
             if !parameter.is_finite() {
                 return exec_err!("{name} needs finite parameters, not {parameter}");
+            }
+            if vector.len() > MOST {
+                return exec_err!("{name} takes vectors of at most {MOST} elements, not {}", vector.len());
             }
             self.vectors.push(name, vector)?;
             // The two zeros are one value.
