@@ -12,6 +12,7 @@ use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
+mod export;
 mod jams;
 mod listen;
 mod log;
@@ -59,6 +60,8 @@ enum Command {
     Listen(listen::ListenArguments),
     /// Write the labels of a table of clips or views as JAMS files.
     Jams(jams::JamsArguments),
+    /// Write a trained model to give away: weights, model card and a loader for PyTorch.
+    Export(export::ExportArguments),
     /// Check that a run is what its receipts say; compare it with another.
     Verify(verify::VerifyArguments),
     /// List the augmentation operators, or explain one.
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
+        Command::Export(arguments) => export::export(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
         Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };
