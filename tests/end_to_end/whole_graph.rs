@@ -72,7 +72,7 @@ fn every_stage_leaves_its_table_and_sql_answers() {
     assert!(!card.contains("mel_baseline"), "{card}");
     let output = here.loev(&["export", "runs/small", "--model", "views", "-o", "out"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(errors(&output).contains("it trains: model"), "{}", errors(&output));
+    assert!(errors(&output).contains("it has: model"), "{}", errors(&output));
 }
 
 #[test]

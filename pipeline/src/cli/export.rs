@@ -25,7 +25,7 @@ const LOADER: &str = include_str!("../../../examples/loev_torch.py");
 pub struct ExportArguments {
     /// The run's directory.
     run: PathBuf,
-    /// The training stage whose model it is; not needed where the run has one.
+    /// The `train` or `finetune` stage whose model it is; not needed where the run has one.
     #[arg(long, value_name = "STAGE")]
     model: Option<String>,
     /// Licence of the weights: an SPDX identifier such as CC-BY-4.0. Without one, the card says that none was given.
@@ -79,9 +79,10 @@ fn described(folder: &Path, licence: &str) -> String {
     }
 }
 
-/// The training stage that is asked for.
+/// The stage that is asked for.
 fn trained<'p>(pipeline: &'p Pipeline, wanted: Option<&str>) -> Result<&'p str, Failure> {
-    let stages = pipeline.stages.iter().filter(|(_, stage)| matches!(stage, Stage::Train(_)));
+    let stages =
+        pipeline.stages.iter().filter(|(_, stage)| matches!(stage, Stage::Train(_) | Stage::Finetune(_)));
     let names: Vec<&str> = stages.map(|(name, _)| name.as_str()).collect();
     let found = match wanted {
         Some(wanted) => names.iter().find(|name| **name == wanted),
@@ -91,8 +92,8 @@ fn trained<'p>(pipeline: &'p Pipeline, wanted: Option<&str>) -> Result<&'p str, 
     found.copied().ok_or_else(|| {
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         Failure::Usage(match wanted {
-            Some(wanted) => format!("the run trains no model `{wanted}`; it trains: {names}"),
-            None => format!("which model? Name it with --model; the run trains: {names}"),
+            Some(wanted) => format!("the run has no model `{wanted}`; it has: {names}"),
+            None => format!("which model? Name it with --model; the run has: {names}"),
         })
     })
 }

@@ -206,7 +206,8 @@ fn does(stage: &Stage) -> &'static str {
 
 fn writes(name: &str, stage: &Stage) -> Vec<String> {
     let side = stage.side_tables().iter().map(|what| format!("tables/{}", side_table(name, what)));
-    let checkpoint = matches!(stage, Stage::Train(_)).then(|| format!("checkpoints/{name}.safetensors"));
+    let checkpoint = matches!(stage, Stage::Train(_) | Stage::Finetune(_))
+        .then(|| format!("checkpoints/{name}.safetensors"));
     std::iter::once(format!("tables/{name}")).chain(side).chain(checkpoint).collect()
 }
 

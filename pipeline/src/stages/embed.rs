@@ -28,8 +28,8 @@ use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
-use crate::spec::stage::{Embed, Views};
-use crate::spec::{Kind, Stage};
+use crate::spec::stage::{Embed, Train, Views};
+use crate::spec::{Kind, Pipeline, Stage};
 
 /// The subspace name of the baseline.
 pub const BASELINE: &str = "mel_baseline";
@@ -50,7 +50,7 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
         Some(chain) => recipe.with("views", chain),
         None => recipe,
     };
-    let Some(Stage::Train(train)) = inputs.pipeline.stages.get(&options.model) else {
+    let Some(train) = training_of(inputs.pipeline, &options.model) else {
         return Ok((recipe, None));
     };
     let Some(Stage::Views(trained)) = inputs.pipeline.stages.get(&train.from) else {
@@ -64,6 +64,15 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
         None => baseline.with("chain", trained.chain().identity()),
     };
     Ok((recipe, options.baseline.then_some(baseline)))
+}
+
+/// The training that a model comes from, fine-tuned or not.
+fn training_of<'p>(pipeline: &'p Pipeline, model: &str) -> Option<&'p Train> {
+    match pipeline.stages.get(model)? {
+        Stage::Train(train) => Some(train),
+        Stage::Finetune(finetune) => training_of(pipeline, &finetune.model),
+        _ => None,
+    }
 }
 
 /// What an `embed` stage has to make: one file for each file of its input, and of the baseline too.
