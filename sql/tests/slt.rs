@@ -3,6 +3,8 @@
 //! Each file has a session of its own. Floats are compared at five significant digits. `\i PATH` runs the statement of
 //! a file, named from the project's root.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray};
