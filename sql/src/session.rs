@@ -50,7 +50,7 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
     }
     let runtime = runtime.build_arc().map_err(diagnose::engine)?;
     let context = SessionContext::new_with_config_rt(session_config(threads), runtime);
-    functions::register(&context);
+    functions::register(&context).map_err(diagnose::engine)?;
     let tables = Arc::new(DynamicListTableFactory::default());
     let addressed = Arc::new(AddressedTables(Arc::clone(&tables)));
     let catalogs = Arc::clone(context.state().catalog_list());
