@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, OffsetSizeTrait, PrimitiveArray};
 use arrow::buffer::OffsetBuffer;
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::ColumnarValue;
@@ -58,6 +59,13 @@ impl Argument {
             ColumnarValue::Array(array) => Self { array, constant: false },
             ColumnarValue::Scalar(scalar) => Self { array: scalar.to_array_of_size(1)?, constant: true },
         })
+    }
+
+    /// A column of lists, its elements as `element`.
+    pub(crate) fn vectors(array: ArrayRef, element: &DataType) -> Result<Self> {
+        let wanted = with_element(array.data_type(), element);
+        let array = if *array.data_type() == wanted { array } else { cast(&array, &wanted)? };
+        Ok(Self { array, constant: false })
     }
 
     pub(crate) fn element(&self) -> Option<&DataType> {

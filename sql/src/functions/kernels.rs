@@ -10,7 +10,7 @@ const LANES: usize = 16;
 const BLOCK: usize = 1024;
 
 /// An element type: `f32` or `f64`.
-pub(super) trait Real:
+pub(crate) trait Real:
     Copy + Default + Into<f64> + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
 {
 }
@@ -19,25 +19,25 @@ impl Real for f32 {}
 impl Real for f64 {}
 
 /// The inner product of two vectors of equal length.
-pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
+pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
     let sum = blocked(a, b, |x, y| x * y);
     if sum.is_finite() { sum } else { wide(a, b, |x, y| x * y) }
 }
 
 /// The squared Euclidean norm.
-pub(super) fn squared_norm<T: Real>(a: &[T]) -> f64 {
+pub(crate) fn squared_norm<T: Real>(a: &[T]) -> f64 {
     let sum = blocked(a, a, |x, y| x * y);
     if in_range(sum) { sum } else { wide(a, a, |x, y| x * y) }
 }
 
 /// The squared Euclidean distance of two vectors of equal length.
-pub(super) fn squared_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
+pub(crate) fn squared_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
     let sum = blocked(a, b, |x, y| (x - y) * (x - y));
     if in_range(sum) { sum } else { wide(a, b, |x, y| (x - y) * (x - y)) }
 }
 
 /// The cosine of the angle between two vectors of equal length, in -1..=1; `None` if one is zero.
-pub(super) fn cosine<T: Real>(a: &[T], b: &[T]) -> Option<f64> {
+pub(crate) fn cosine<T: Real>(a: &[T], b: &[T]) -> Option<f64> {
     let (a_squared, b_squared) = (squared_norm(a), squared_norm(b));
     // One root is the more exact (parallel vectors give 1), two keep within the range of f64.
     let both = a_squared * b_squared;

@@ -1,23 +1,32 @@
-//! Our scalar functions: vectors ([`vector`]) and music ([`mir`]). All are immutable, take arrays
+//! Our functions: those that take tables ([`relation`]), and scalar functions of vectors ([`vector`]) and music
+//! ([`mir`]). Scalar functions are all immutable, take arrays
 //! and literals alike, and give NULL where an argument is NULL.
 //!
 //! Where DataFusion has a function of the same name or meaning (`cosine_distance`,
 //! `inner_product`, `array_distance`, and their aliases), ours takes its place: DataFusion's turns
 //! every vector into a list of doubles first.
 
-mod column;
-mod kernels;
+pub(crate) mod column;
+pub(crate) mod kernels;
 pub mod mir;
+pub(crate) mod relation;
 pub mod vector;
 
+use std::sync::Arc;
+
+use datafusion::common::Result;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DocSection, Documentation, ScalarUDF};
 
-/// Makes a session know them.
-pub(crate) fn register(context: &SessionContext) {
+/// Makes a session know them. Its state must plan with [`relation::RelationQueryPlanner`].
+///
+/// # Errors
+/// The session's own, if it takes no functions in `from`.
+pub(crate) fn register(context: &SessionContext) -> Result<()> {
     for function in all() {
         context.register_udf(function);
     }
+    context.register_relation_planner(Arc::new(relation::Planner))
 }
 
 /// The scalar functions of this crate.
@@ -25,13 +34,14 @@ pub fn all() -> Vec<ScalarUDF> {
     vector::all().into_iter().chain(mir::all()).collect()
 }
 
-/// The names and aliases of all functions of this crate.
+/// The names and aliases of all scalar functions of this crate, and of those in `from`.
 pub fn names() -> Vec<String> {
     all()
         .iter()
         .flat_map(|function| {
             std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned())
         })
+        .chain(relation::documentation().map(|(name, _)| name.to_owned()))
         .collect()
 }
 
