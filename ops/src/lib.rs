@@ -28,6 +28,7 @@ mod partners;
 pub mod render;
 pub mod resample;
 pub mod rng;
+pub mod search;
 pub mod source;
 mod speed;
 pub mod synth;

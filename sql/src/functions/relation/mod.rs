@@ -15,6 +15,7 @@
 mod call;
 mod exec;
 mod knn;
+mod knn_join;
 mod node;
 mod rewrite;
 
@@ -32,6 +33,7 @@ use super::Docs;
 
 pub(crate) use call::Call;
 pub(crate) use exec::{Input, Output};
+pub(crate) use knn::{NEAREST, search_node};
 pub(crate) use node::{Operation, OutputColumn, RelationQueryPlanner, operation};
 pub(crate) use rewrite::name_tables;
 
@@ -51,8 +53,8 @@ pub(super) trait RelationFunction: Debug + Send + Sync {
     fn plan(&self, call: &mut Call<'_>) -> Result<LogicalPlan>;
 }
 
-fn all() -> [&'static dyn RelationFunction; 1] {
-    [&knn::Knn]
+fn all() -> [&'static dyn RelationFunction; 2] {
+    [&knn::Knn, &knn_join::KnnJoin]
 }
 
 fn find(name: &str) -> Option<&'static dyn RelationFunction> {
