@@ -33,6 +33,7 @@ pub mod render;
 pub mod resample;
 pub mod ridge;
 pub mod rng;
+pub mod search;
 pub mod source;
 mod speed;
 pub mod synth;

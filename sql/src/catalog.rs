@@ -217,7 +217,10 @@ fn functions_of(context: &SessionContext) -> Vec<FunctionInfo> {
         .iter()
         .map(|(name, function)| info(name, FunctionKind::Window, function.documentation()));
     let tables = state.table_functions().keys().map(|name| info(name, FunctionKind::Table, None));
-    let mut functions: Vec<FunctionInfo> = scalars.chain(aggregates).chain(windows).chain(tables).collect();
+    let relations = functions::relation::documentation()
+        .map(|(name, documentation)| info(&name.to_owned(), FunctionKind::Table, Some(&documentation)));
+    let mut functions: Vec<FunctionInfo> =
+        scalars.chain(aggregates).chain(windows).chain(tables).chain(relations).collect();
     functions.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
     functions
 }

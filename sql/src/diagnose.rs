@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::catalog;
 use crate::error::{Place, SqlError, StatementError};
+use crate::functions::relation;
 use crate::suggest::{listed, nearest};
 
 /// Names listed after "tables are" and "columns are".
@@ -70,7 +71,8 @@ impl Names {
             .collect();
         functions.sort();
         functions.dedup();
-        let mut table_functions: Vec<String> = state.table_functions().keys().cloned().collect();
+        let ours = relation::documentation().map(|(name, _)| name.to_owned());
+        let mut table_functions: Vec<String> = state.table_functions().keys().cloned().chain(ours).collect();
         table_functions.sort();
         Self { tables: catalog::table_names(context), functions, table_functions }
     }

@@ -35,6 +35,7 @@ mod output;
 mod query;
 mod run;
 mod runs;
+mod search;
 mod session;
 pub mod store;
 mod suggest;

@@ -20,6 +20,7 @@ use futures::TryStreamExt;
 use crate::diagnose::{Names, explain};
 use crate::error::{Place, SqlError, StatementError};
 use crate::functions::operators::tokens;
+use crate::functions::relation::name_tables;
 use crate::output::{Style, Writer};
 use crate::types::without_views;
 
@@ -181,7 +182,10 @@ fn parse_one(sql: &str, names: &Names) -> Result<Statement, SqlError> {
         .map_err(|error| explain(error, sql, names))?;
     let count = statements.len();
     match statements.into_iter().next() {
-        Some(statement) if count == 1 => Ok(statement),
+        Some(mut statement) if count == 1 => {
+            name_tables(&mut statement);
+            Ok(statement)
+        }
         Some(_) => Err(StatementError::new(format!("one statement at a time, not {count}"), sql)
             .help("send them one after the other")
             .into()),
@@ -240,6 +244,13 @@ mod tests {
         );
         assert_eq!(tables("select * from a union all (select * from b) order by 1"), ["a", "b"]);
         assert_eq!(tables("values (1), (2)"), [] as [&str; 0]);
+        assert_eq!(
+            tables(
+                "with near as (select * from knn(clips, (select v from probes), 3, filter => id in (select id from kept))) \
+                 select * from near join knn((select * from \"Views\"), [1.0], 2) v using (id)"
+            ),
+            ["Views", "clips", "kept", "probes"]
+        );
         // A clause may shadow the table that it reads.
         assert_eq!(tables("with clips as (select * from clips) select * from clips;"), ["clips"]);
     }

@@ -11,10 +11,12 @@ use datafusion::datasource::dynamic_file::DynamicListTableFactory;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 
 use crate::diagnose;
 use crate::error::SqlError;
-use crate::functions;
+use crate::functions::{self, relation::RelationQueryPlanner};
+use crate::search::NearestFirst;
 use crate::store::{AddressedTables, Registry};
 
 /// The configuration of every session, for `threads` partitions (at least 1).
@@ -49,7 +51,14 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
         runtime = runtime.with_memory_limit(bytes, 1.0);
     }
     let runtime = runtime.build_arc().map_err(diagnose::engine)?;
-    let context = SessionContext::new_with_config_rt(session_config(threads), runtime);
+    let state = SessionStateBuilder::new()
+        .with_config(session_config(threads))
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_query_planner(Arc::new(RelationQueryPlanner))
+        .with_optimizer_rule(Arc::new(NearestFirst))
+        .build();
+    let context = SessionContext::new_with_state(state);
     functions::register(&context).map_err(diagnose::engine)?;
     let tables = Arc::new(DynamicListTableFactory::default());
     let addressed = Arc::new(AddressedTables(Arc::clone(&tables)));
