@@ -21,6 +21,7 @@ pub mod jams;
 mod kaiser;
 pub mod labels;
 pub mod loudness;
+pub mod measure;
 pub mod mir;
 pub mod operator;
 pub mod operators;
