@@ -26,6 +26,7 @@ pub mod mir;
 pub mod operator;
 pub mod operators;
 mod partners;
+pub mod reduction;
 pub mod render;
 pub mod resample;
 pub mod rng;
