@@ -1,15 +1,16 @@
-//! Our functions: those that take tables ([`relation`]), and scalar functions of vectors ([`vector`]) and music
-//! ([`mir`]). Scalar functions are all immutable, take arrays
-//! and literals alike, and give NULL where an argument is NULL.
+//! Our functions: those that take tables ([`relation`]), and scalar functions of vectors ([`vector`]), music ([`mir`])
+//! and audio ([`audio`]). Scalar functions take arrays and literals alike, and give NULL where an argument is NULL.
 //!
 //! Where DataFusion has a function of the same name or meaning (`cosine_distance`,
 //! `inner_product`, `array_distance`, and their aliases), ours takes its place: DataFusion's turns
 //! every vector into a list of doubles first.
 
+pub mod audio;
 pub(crate) mod column;
 pub(crate) mod kernels;
 pub mod mir;
 pub(crate) mod relation;
+pub(crate) mod spread;
 pub mod vector;
 
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub(crate) fn register(context: &SessionContext) -> Result<()> {
 
 /// The scalar functions of this crate.
 pub fn all() -> Vec<ScalarUDF> {
-    vector::all().into_iter().chain(mir::all()).collect()
+    vector::all().into_iter().chain(mir::all()).chain(audio::all()).collect()
 }
 
 /// The names and aliases of all scalar functions of this crate, and of those in `from`.

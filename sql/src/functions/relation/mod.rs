@@ -16,6 +16,8 @@ mod call;
 mod exec;
 mod knn;
 mod node;
+mod reduce;
+mod render;
 mod rewrite;
 
 use std::fmt::Debug;
@@ -51,8 +53,8 @@ pub(super) trait RelationFunction: Debug + Send + Sync {
     fn plan(&self, call: &mut Call<'_>) -> Result<LogicalPlan>;
 }
 
-fn all() -> [&'static dyn RelationFunction; 1] {
-    [&knn::Knn]
+fn all() -> [&'static dyn RelationFunction; 4] {
+    [&knn::Knn, &reduce::Principal, &reduce::Map, &render::Render]
 }
 
 fn find(name: &str) -> Option<&'static dyn RelationFunction> {
