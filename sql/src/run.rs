@@ -172,7 +172,9 @@ async fn register_at(
         return Err(wrong("it has no Parquet file yet".to_owned()));
     }
     let url = dir.url().map_err(|error| wrong(error.to_string()))? + "/";
+    // What the files say of themselves stays: tables of views carry their chain.
     let options = ParquetReadOptions::default()
+        .skip_metadata(false)
         .to_listing_options(&context.copied_config(), context.copied_table_options());
     let registered = async {
         context.deregister_table(reference.clone())?;

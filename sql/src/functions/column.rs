@@ -96,6 +96,15 @@ impl Argument {
         })
     }
 
+    /// A column.
+    pub(crate) fn column(array: &ArrayRef) -> Self {
+        Self { array: Arc::clone(array), constant: false }
+    }
+
+    pub(crate) fn array(&self) -> &ArrayRef {
+        &self.array
+    }
+
     /// A column of lists, its elements as `element`.
     pub(crate) fn vectors(array: ArrayRef, element: &DataType) -> Result<Self> {
         let wanted = with_element(array.data_type(), element);

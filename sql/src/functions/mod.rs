@@ -1,6 +1,6 @@
-//! Our functions: of vectors ([`vector`], [`arith`], [`quantise`]) and music ([`mir`]), statistics over rows
-//! ([`aggregate`]), distances as operators, and functions in `from` that take tables ([`relation`]). Scalar functions are
-//! immutable, take arrays and literals alike, and give NULL where an argument is NULL.
+//! Our functions: of vectors ([`vector`], [`arith`], [`quantise`]), music ([`mir`]) and audio ([`audio`]), statistics over
+//! rows ([`aggregate`]), distances as operators, and functions in `from` that take tables ([`relation`]). Scalar functions
+//! take arrays and literals alike, and give NULL where an argument is NULL.
 //!
 //! Where DataFusion has a function of the same name or meaning (`cosine_distance`, `inner_product`, `array_distance`,
 //! `array_add`, `array_subtract`, `array_scale`, `array_normalize`, and their aliases), ours takes its place: DataFusion's
@@ -8,12 +8,14 @@
 
 pub mod aggregate;
 pub mod arith;
+pub mod audio;
 pub(crate) mod column;
 pub(crate) mod kernels;
 pub mod mir;
 pub(crate) mod operators;
 pub mod quantise;
 pub(crate) mod relation;
+pub(crate) mod spread;
 pub mod vector;
 
 use std::sync::Arc;
@@ -39,7 +41,8 @@ pub(crate) fn register(context: &SessionContext) -> Result<()> {
 
 /// The scalar functions of this crate.
 pub fn all() -> Vec<ScalarUDF> {
-    vector::all().into_iter().chain(arith::all()).chain(quantise::all()).chain(mir::all()).collect()
+    let vectors = vector::all().into_iter().chain(arith::all()).chain(quantise::all());
+    vectors.chain(mir::all()).chain(audio::all()).collect()
 }
 
 /// The names and aliases of all functions of this crate: scalar functions, aggregates, and those in `from`.

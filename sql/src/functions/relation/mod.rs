@@ -17,6 +17,8 @@ mod exec;
 mod knn;
 mod knn_join;
 mod node;
+mod reduce;
+mod render;
 mod rewrite;
 
 use std::fmt::Debug;
@@ -53,8 +55,8 @@ pub(super) trait RelationFunction: Debug + Send + Sync {
     fn plan(&self, call: &mut Call<'_>) -> Result<LogicalPlan>;
 }
 
-fn all() -> [&'static dyn RelationFunction; 2] {
-    [&knn::Knn, &knn_join::KnnJoin]
+fn all() -> [&'static dyn RelationFunction; 5] {
+    [&knn::Knn, &knn_join::KnnJoin, &reduce::Principal, &reduce::Map, &render::Render]
 }
 
 fn find(name: &str) -> Option<&'static dyn RelationFunction> {
