@@ -8,7 +8,10 @@
 mod column;
 mod kernels;
 pub mod mir;
+mod reference;
 pub mod vector;
+
+pub use reference::reference;
 
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{DocSection, Documentation, ScalarUDF};
