@@ -91,20 +91,10 @@ mod tests {
         let trimmed: Vec<&str> = found.iter().map(|statement| statement.trim()).collect();
         assert_eq!(trimmed, ["select 'é;' as a", "select 2\n  as b"]);
         for statement in &found {
-            let at = statement.len() - statement.trim_start().len();
-            let (line, column) = (
-                statement[..at].lines().count(),
-                statement[..at].chars().rev().take_while(|c| *c != '\n').count(),
-            );
-            assert!(
-                text.lines()
-                    .nth(line - 1)
-                    .unwrap()
-                    .chars()
-                    .skip(column)
-                    .collect::<String>()
-                    .starts_with("select")
-            );
+            let before = &statement[..statement.len() - statement.trim_start().len()];
+            let line = text.lines().nth(before.matches('\n').count()).unwrap();
+            let column = before.rsplit('\n').next().unwrap().chars().count();
+            assert!(line.chars().skip(column).collect::<String>().starts_with("select"));
         }
         assert_eq!(statements(" -- nothing\n;;"), [] as [&str; 0]);
         assert_eq!(statements("select 'open"), ["select 'open"]);

@@ -82,7 +82,7 @@ fn best(run: &RunCatalog) -> Value {
     Value::Object(best)
 }
 
-/// One row per figure; with several runs, `run` comes first.
+/// One row per figure.
 pub(super) fn figures(runs: &[Run]) -> Result<RecordBatch, SqlError> {
     let rows: Vec<(&str, (&str, &str, &RunFigure))> =
         runs.iter().flat_map(|(name, run)| figures_of(run).map(|row| (name.as_str(), row))).collect();
@@ -92,7 +92,8 @@ pub(super) fn figures(runs: &[Run]) -> Result<RecordBatch, SqlError> {
     let number = |f: &dyn Fn(&RunFigure) -> f64| -> ArrayRef {
         Arc::new(Float64Array::from_iter_values(rows.iter().map(|(_, (_, _, figure))| f(figure))))
     };
-    let mut columns: Vec<(&str, ArrayRef)> = vec![
+    batch(vec![
+        ("run", Arc::new(StringArray::from_iter_values(rows.iter().map(|(run, _)| *run)))),
         ("stage", Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, (stage, ..))| *stage)))),
         ("kind", Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, (_, kind, _))| *kind)))),
         ("subspace", text(&|figure| &figure.subspace)),
@@ -102,12 +103,7 @@ pub(super) fn figures(runs: &[Run]) -> Result<RecordBatch, SqlError> {
         ("value", number(&|figure| figure.value)),
         ("lo", number(&|figure| figure.lo)),
         ("hi", number(&|figure| figure.hi)),
-    ];
-    if runs.len() > 1 {
-        let names = StringArray::from_iter_values(rows.iter().map(|(run, _)| *run));
-        columns.insert(0, ("run", Arc::new(names)));
-    }
-    batch(columns)
+    ])
 }
 
 /// One row per column of every table.
