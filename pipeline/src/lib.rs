@@ -6,12 +6,14 @@
 //! run     the run directory, progress, rejects; carries the stages out in order
 //! stages  what each kind of stage does
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
+//! compare two runs side by side
 //! verify  whether a run still is what its receipts say
 //! cli     the `loev` command
 //! ```
 
 mod allocator;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod exec;
 pub mod listen;

@@ -14,11 +14,14 @@ pub(crate) mod kernels;
 pub mod mir;
 pub(crate) mod operators;
 pub mod quantise;
+mod reference;
 pub(crate) mod relation;
 pub(crate) mod spread;
 pub mod vector;
 
 use std::sync::Arc;
+
+pub use reference::reference;
 
 use datafusion::common::Result;
 use datafusion::execution::context::SessionContext;
