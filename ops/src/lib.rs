@@ -24,6 +24,7 @@ pub mod loudness;
 pub mod mir;
 pub mod operator;
 pub mod operators;
+pub mod opus;
 mod partners;
 pub mod render;
 pub mod resample;

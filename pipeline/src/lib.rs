@@ -7,6 +7,8 @@
 //! stages  what each kind of stage does
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
 //! verify  whether a run still is what its receipts say
+//! listen  pages of views to hear and see
+//! report  a page with what a run found
 //! cli     the `loev` command
 //! ```
 
@@ -15,6 +17,7 @@ pub mod cli;
 pub mod error;
 pub mod exec;
 pub mod listen;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod spec;

@@ -19,6 +19,7 @@ mod ops;
 mod pipeline;
 mod prompt;
 mod replay;
+mod report;
 mod sql;
 mod verify;
 
@@ -57,6 +58,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
     Listen(listen::ListenArguments),
+    /// Write one page of HTML with what a run found: curves, figures with intervals, a map of clips that plays them.
+    Report(report::ReportArguments),
     /// Write the labels of a table of clips or views as JAMS files.
     Jams(jams::JamsArguments),
     /// Check that a run is what its receipts say; compare it with another.
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Sql(arguments) => sql::sql(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
+        Command::Report(arguments) => report::report(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
         Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
         Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
