@@ -47,7 +47,7 @@ impl Browser {
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = loop {
             let line = lines.next().expect("the driver says where it listens").unwrap();
-            if let Some(rest) = line.split("on port ").nth(1) {
+            if let Some(rest) = line.split("successfully on port ").nth(1) {
                 break rest.trim_end_matches('.').trim().parse().unwrap();
             }
         };
@@ -112,7 +112,6 @@ impl Browser {
             "return document.getElementById('map-canvas').dataset.ready === 'true'",
             "the map is there",
         );
-        // Others may stand above it: from near, none does.
         let place = self.script(&format!(
             "const map = document.getElementById('map-canvas'); map.scrollIntoView({{block: 'center', behavior: 'instant'}});
              const box = map.getBoundingClientRect(), at = map.place({clip}); return [box.left + at[0], box.top + at[1]]"
@@ -145,7 +144,9 @@ impl Browser {
         }
         assert!(asked.contains(&self.page), "requests are seen: {asked:?}");
         let folder = self.page.rsplit_once('/').unwrap().0;
-        let own = |url: &String| ["data:", "blob:", folder].iter().any(|start| url.starts_with(start));
+        // `chrome:` is the page that the browser itself began with.
+        let own =
+            |url: &String| ["data:", "blob:", "chrome:", folder].iter().any(|start| url.starts_with(start));
         asked.retain(|url| !own(url));
         assert_eq!(asked, [""; 0], "requests");
     }

@@ -69,7 +69,8 @@ fn the_stage_writes_a_page_that_holds_all_and_asks_nothing() {
     assert_eq!(page.matches("<figure class=\"card\"").count(), figures.len());
     assert_eq!(page.matches("data-csv=").count(), figures.len());
     let sql = "select sql from report where figure = 'training-1'";
-    let lines = here.sql("runs/small", here.sql("runs/small", sql)[0].trim_matches('"'));
+    let sql = here.sql("runs/small", sql)[0].trim_matches('"').replace("\"\"", "\"");
+    let lines = here.sql("runs/small", &sql);
     let columns = &data["figures"]["training-1"]["data"];
     assert_eq!((lines.len(), columns[0].as_array().unwrap().len()), (6, 6), "six steps");
     let loss: f64 = lines[2].split(',').nth(1).unwrap().parse().unwrap();
@@ -161,7 +162,7 @@ fn nothing_in_a_run_becomes_markup() {
 
     here.done(&["report", "out"]);
     let page = fs::read_to_string(here.path("out/report.html")).unwrap();
-    assert!(!page.contains("<img src=x") && !page.contains("document.title="), "markup came through");
+    assert!(!page.contains("<img src=x") && !page.contains("<script>document"), "markup came through");
     assert!(!page.contains("<!--") && !page.contains('\u{202e}'));
     assert_eq!(page.matches("<script").count(), 3);
     assert_eq!(block(&page, "data")["map"]["ids"].as_array().unwrap().len(), 36);
@@ -197,6 +198,7 @@ fn an_unfinished_run_says_so() {
     here.done(&["report", "out"]);
     let page = fs::read_to_string(here.path("out/report.html")).unwrap();
     for words in [
+        "class=\"chip unfinished\"",
         "This run is not finished (interrupted)",
         "no table `embeddings`: it has not been written",
         "no table `probes`: the stage was not finished",
@@ -227,7 +229,7 @@ fn an_unfinished_run_says_so() {
         .unwrap();
     here.done(&["report", "runs/small", "-o", "odd.html"]);
     let page = fs::read_to_string(here.path("odd.html")).unwrap();
-    assert!(!page.contains("NaN") && sections(&page).contains(&"probes"));
+    assert!(!page.contains(">NaN") && !page.contains("\"NaN") && sections(&page).contains(&"probes"));
 
     let output = here.loev(&["report", "nowhere"]);
     assert_eq!(output.status.code(), Some(1));

@@ -18,10 +18,12 @@ use crate::stages::{graph_of, side_table};
 
 /// The most that `run.json` may have.
 const MOST_BYTES: u64 = 64 << 20;
+/// The last colour.
+const GREY: usize = 7;
 
 /// A run, open for questions.
 pub struct Run {
-    /// What `run.json` says, without its reports: what is reported does not depend on them.
+    /// What `run.json` says, without the reports: what is reported does not depend on them.
     pub manifest: Manifest,
     /// The pipeline, where this version can read it.
     pub pipeline: Option<Pipeline>,
@@ -29,6 +31,8 @@ pub struct Run {
     pub graph: Option<Graph>,
     /// Tables that are named and not there, with the reason.
     pub absent: BTreeMap<String, String>,
+    /// The stages that report it.
+    pub reports: Vec<String>,
     /// How work on it is stopped.
     pub interrupt: Interrupt,
     session: SessionContext,
@@ -45,8 +49,8 @@ impl Run {
         let text = store::read(&root.join("run.json")?, MOST_BYTES)?;
         let damaged = |message: String| RunError::RunDir { path: format!("{root}/run.json").into(), message };
         let manifest = Manifest::parse(&String::from_utf8_lossy(&text)).map_err(damaged)?;
-        let (manifest, json) = without_reports(manifest);
-        let pipeline = crate::spec::parse(&json, "run.json", &[]).ok();
+        let (manifest, reports) = without_reports(manifest);
+        let pipeline = crate::spec::parse(&manifest.pipeline.to_string(), "run.json", &[]).ok();
         let graph = pipeline.as_ref().and_then(|pipeline| graph_of(pipeline).ok());
         let mut schemas = BTreeMap::new();
         for table in manifest.tables.keys() {
@@ -58,7 +62,7 @@ impl Run {
         }
         let absent = open.absent.into_iter().map(|absent| (absent.table, absent.reason)).collect();
         let (session, interrupt) = (open.context, interrupt.clone());
-        Ok(Self { manifest, pipeline, graph, absent, interrupt, session, schemas })
+        Ok(Self { manifest, pipeline, graph, absent, reports, interrupt, session, schemas })
     }
 
     /// All rows of a query.
@@ -147,7 +151,10 @@ impl Run {
         Some(side_table(stage, "baseline")).filter(|table| self.has(table, &["embedding", "subspace"]))
     }
 
-    /// All subspaces of the run's models, with a rank for their order: it is also the number of their colour.
+    /// All subspaces of the run's tables, in order; see [`colour`].
+    ///
+    /// # Errors
+    /// When a table cannot be read.
     pub async fn subspaces(&self) -> Result<Vec<String>, RunError> {
         let mut names: Vec<String> = Vec::new();
         let figures: Vec<&str> =
@@ -165,16 +172,12 @@ impl Run {
         names.sort_by_key(|name| rank(name));
         Ok(names)
     }
+}
 
-    /// Whether every stage but the reports is done, and nothing is at work.
-    pub fn status(&self) -> Status {
-        let done = self.stages().iter().all(|(name, _)| self.manifest.stages.contains_key(*name));
-        match self.manifest.status {
-            // The stage that reports is the one at work.
-            Status::Running if done => Status::Complete,
-            status => status,
-        }
-    }
+/// The colour of a subspace, the same all over the page; the baseline is grey, and what is no subspace too.
+pub fn colour(spaces: &[String], name: &str) -> usize {
+    let model = spaces.iter().filter(|space| *space != BASELINE).position(|space| space == name);
+    model.map_or(GREY, |number| number % GREY)
 }
 
 /// The order of subspaces: invariant, factors, all, baseline.
@@ -187,11 +190,12 @@ pub fn rank(subspace: &str) -> u8 {
     }
 }
 
-/// The manifest without its reports and what depends on them, and its pipeline as text.
-fn without_reports(mut manifest: Manifest) -> (Manifest, String) {
+/// The manifest without its reports, and their names. A run whose last stage is the report at work is complete.
+fn without_reports(mut manifest: Manifest) -> (Manifest, Vec<String>) {
     let report = Kind::Report.name();
+    let (mut reports, mut done) = (Vec::new(), true);
     if let Some(stages) = manifest.pipeline.get_mut("stages").and_then(|stages| stages.as_object_mut()) {
-        let reports: Vec<String> = stages
+        reports = stages
             .iter()
             .filter(|(_, stage)| stage.get(report).is_some())
             .map(|(name, _)| name.clone())
@@ -201,9 +205,12 @@ fn without_reports(mut manifest: Manifest) -> (Manifest, String) {
             manifest.tables.shift_remove(name);
             manifest.data.shift_remove(name);
         }
+        done = stages.keys().all(|name| manifest.stages.contains_key(name));
     }
     manifest.stages.retain(|_, record| record.kind != report);
+    if manifest.status == Status::Running && done && !reports.is_empty() {
+        manifest.status = Status::Complete;
+    }
     manifest.peak_memory_bytes = None;
-    let json = manifest.pipeline.to_string();
-    (manifest, json)
+    (manifest, reports)
 }

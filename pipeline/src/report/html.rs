@@ -115,21 +115,23 @@ pub fn coordinate(value: f64) -> String {
 
 /// The text with control characters, and marks that turn the direction of text around, in sight.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    let hidden = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    if !text.chars().any(hidden) {
+    if !text.chars().any(is_hidden) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if hidden(c) {
+        if is_hidden(c) {
             let _ = write!(out, "\u{27e8}U+{:04X}\u{27e9}", u32::from(c));
         } else {
             out.push(c);
         }
         out
     }))
+}
+
+/// Whether a character is not seen, or does something to others.
+fn is_hidden(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn escape(text: &str, out: &mut String) {
@@ -152,7 +154,7 @@ pub fn script_json(value: &Json) -> Html {
     for c in text.chars() {
         // Outside of strings JSON has none of these.
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+            c if matches!(c, '<' | '>' | '&') || is_hidden(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),

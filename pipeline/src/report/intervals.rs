@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, RecordBatch};
 
-use super::ask::{Run, rank};
+use super::ask::{Run, colour, rank};
 use super::chart::{Dots, Mark, Row, dots};
 use super::figure::{Data, Figure, Section};
 use super::html::Html;
-use super::parts::{Cell, details, table};
+use super::parts::{Cell, count, details, table};
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
 use crate::spec::Kind;
@@ -24,6 +24,8 @@ struct Shape {
     needs: &'static [&'static str],
     /// One figure for each value.
     figure: &'static str,
+    /// Before that value, in the title.
+    prefix: &'static str,
     /// One panel for each value.
     panel: &'static str,
     /// One dot in a row for each value.
@@ -47,6 +49,7 @@ const SHAPES: [Shape; 4] = [
         kinds: &[Kind::Probe, Kind::Finetune],
         needs: &["subspace", "task", "probe", "metric", "value", "lo", "hi", "chance", "n_test"],
         figure: "task",
+        prefix: "Task: ",
         panel: "metric",
         series: "probe",
         row: "subspace",
@@ -62,6 +65,7 @@ const SHAPES: [Shape; 4] = [
         kinds: &[Kind::Retrieve],
         needs: &["subspace", "task", "metric", "k", "value", "lo", "hi", "chance", "n"],
         figure: "task",
+        prefix: "Task: ",
         panel: "metric",
         series: "'nearest ' || k",
         row: "subspace",
@@ -77,6 +81,7 @@ const SHAPES: [Shape; 4] = [
         kinds: &[Kind::Equivariance],
         needs: &["subspace", "factor", "parameter", "measure", "value", "lo", "hi", "chance", "n_test"],
         figure: "factor || '.' || parameter",
+        prefix: "",
         panel: "measure",
         series: "'ridge'",
         row: "subspace",
@@ -104,6 +109,7 @@ const SHAPES: [Shape; 4] = [
             "n_test",
         ],
         figure: "test",
+        prefix: "Test: ",
         panel: "coalesce(factor || '.' || parameter || ', ', '') || metric",
         series: "'linear'",
         row: "cue",
@@ -201,7 +207,7 @@ async fn figure(
         let mut of_panel: BTreeMap<(Option<usize>, &str, u8, &str), Row> = BTreeMap::new();
         for row in (0..rows.panels.len()).filter(|row| rows.panels[*row] == panel) {
             let (stage, name) = (rows.stages[row], rows.names[row]);
-            let colour = spaces.iter().position(|space| space == name).unwrap_or(7);
+            let colour = colour(spaces, name);
             let entry = of_panel.entry((place(stage), stage, rank(name), name)).or_insert_with(|| Row {
                 group: stage.to_owned(),
                 name: name.to_owned(),
@@ -220,7 +226,8 @@ async fn figure(
     }
     body.raw("</div>");
     body.add(&details("Table", &rows.table(shape.reference_name)));
-    let (caption, title) = (format!("{} rows scored at most.", rows.most()), name.to_owned());
+    let (caption, title) =
+        (format!("Scored: up to {}.", count(rows.most())), format!("{}{name}", shape.prefix));
     Ok(Some(Figure { title, caption, body, data: rows.data, sql: vec![sql] }))
 }
 

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Float64Type, Schema};
 use loev_models::evaluate::{Vectors, nearest};
 use serde_json::{Value, json};
 
-use super::ask::{Run, rank};
+use super::ask::{Run, colour, rank};
 use super::figure::{Data, Figure, Section, number};
 use super::html::{Html, visible};
 use super::pca;
@@ -84,7 +84,7 @@ async fn points(
     let source = match each {
         1 => quoted(table),
         _ => format!(
-            "(select *, row_number() over (order by {CLIP_ID}) - 1 as place from {}) where place % {each} = 0",
+            "(select *, cast(row_number() over (order by {CLIP_ID}) as bigint) - 1 as place from {}) where place % {each} = 0",
             quoted(table)
         ),
     };
@@ -111,7 +111,7 @@ async fn points(
                     quoted(&table),
                     name.replace('\'', "''")
                 );
-                let colour = spaces.iter().position(|space| *space == name).unwrap_or(7);
+                let colour = colour(spaces, &name);
                 match space(run, &sql, &table, &number_of, ids.len()).await {
                     Ok(mut space) => {
                         space["stage"] = visible(stage).into();

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Figures get their data by SQL over the run, and say by which. A run that is unfinished, or lacks tables, gives a page
-//! that says so. Nothing in a run can make the page run anything: see [`html`] and [`page`].
+//! that says so. Nothing in a run can make the page run anything: data is
+//! escaped where it enters markup (`html.rs`), and the page's own policy lets no script run but its own (`page.rs`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -94,7 +95,7 @@ pub async fn make(
             figure.caption = format!("{} {}", figure.caption, told(&sounds, options));
             map.data["sound"] = json!({
                 "inline": options.audio == Sound::Inline,
-                "folder": url_of(folder),
+                "folder": (options.audio == Sound::Beside).then(|| url_of(folder)),
                 "of": sounds.files.iter().map(|(clip, _)| clip).collect::<Vec<_>>(),
                 "failed": sounds.failed.iter().map(|(clip, why)| json!([clip, html::visible(why)])).collect::<Vec<_>>(),
             });
@@ -134,7 +135,9 @@ pub async fn make(
 /// When they cannot be written.
 pub fn write(made: &Made, path: &Path) -> Result<Vec<PathBuf>, RunError> {
     let mut files = Vec::new();
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    // A bare name has no folder to sync.
+    let path = &std::path::absolute(path).map_err(RunError::io("cannot find", path))?;
+    if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(RunError::io("cannot create", parent))?;
     }
     if !made.sounds.is_empty() {

@@ -21,7 +21,7 @@ use crate::stages::tables::quoted;
 /// When the user asked to stop.
 pub async fn head(run: &Run) -> Result<Html, RunError> {
     let manifest = &run.manifest;
-    let status = run.status();
+    let status = manifest.status;
     let (word, class) = match status {
         Status::Complete => ("complete", "chip complete"),
         Status::Running => ("at work, or killed while at work", "chip unfinished"),
@@ -51,6 +51,9 @@ pub async fn head(run: &Run) -> Result<Html, RunError> {
         html.element("span", &[], fact);
     }
     html.close("p");
+    let command = format!("loev run {name}.yaml --out runs/{name}", name = file_name(&manifest.name));
+    html.open("p", &[("class", "command".into())]).element("code", &[], &command);
+    html.raw(" with the <a href=\"#reproduce\">configuration</a></p>");
     if status != Status::Complete || done < stages.len() {
         html.open("p", &[("class", "mark".into()), ("role", "note".into())]);
         html.text(&format!(
@@ -65,7 +68,7 @@ pub async fn head(run: &Run) -> Result<Html, RunError> {
 async fn finished(run: &Run) -> Result<Option<String>, RunError> {
     let sql = format!(
         "select cast(arrow_cast(cast(max(finished_s) as bigint), 'Timestamp(Second, None)') as varchar) as at from {}",
-        quoted(RECEIPTS)
+        receipts(run)
     );
     let rows = run.ask(&sql).await?;
     Ok(text(&rows, "at")?.iter().flatten().next().map(|at| at.replace('T', " ")))
@@ -92,6 +95,16 @@ pub async fn stages(run: &Run) -> Result<Section, RunError> {
     Ok(section)
 }
 
+/// The receipts of all stages but the reports, as a table of SQL.
+fn receipts(run: &Run) -> String {
+    let names: Vec<String> =
+        run.reports.iter().map(|name| format!("'{}'", name.replace('\'', "''"))).collect();
+    match names.is_empty() {
+        true => quoted(RECEIPTS),
+        false => format!("{} where stage not in ({})", quoted(RECEIPTS), names.join(", ")),
+    }
+}
+
 fn scrolling(drawing: &Html) -> Html {
     let mut html = Html::new();
     html.raw("<div class=\"scroll graph\" tabindex=\"0\">").add(drawing).raw("</div>");
@@ -102,7 +115,7 @@ async fn figure(run: &Run) -> Result<Option<Figure>, RunError> {
     let sql = format!(
         "select stage, \"table\", count(*) as files, sum(\"rows\") as \"rows\", sum(bytes) as bytes, sum(rejects) as rejects,\n  \
          sum(seconds) as seconds_of_files from {} group by stage, \"table\" order by stage, \"table\"",
-        quoted(RECEIPTS)
+        receipts(run)
     );
     let rows = run.ask(&sql).await?;
     let (names, bytes) = (text(&rows, "stage")?, number(&rows, "bytes")?);
@@ -141,11 +154,14 @@ fn nodes(run: &Run, bytes: &BTreeMap<String, f64>) -> Vec<Node> {
         let record = run.manifest.stages.get(name);
         let inputs = run.graph.as_ref().map(|graph| graph.inputs(name).to_vec()).unwrap_or_default();
         let lines = match record {
-            None => vec!["not finished".to_owned()],
+            None => vec![kind.to_owned(), "not finished".to_owned()],
             Some(record) => {
                 let size =
                     bytes.get(name).map(|bytes| format!("{}, ", size(*bytes as u64))).unwrap_or_default();
-                vec![format!("{} rows", count(record.rows)), format!("{size}{}", duration(record.seconds))]
+                vec![
+                    format!("{kind}, {} rows", count(record.rows)),
+                    format!("{size}{}", duration(record.seconds)),
+                ]
             }
         };
         let rejects = record.map_or(0, |record| record.rejects);

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use loev_ops::dist::Scale;
 use loev_ops::operator::FactorDef;
 
-use super::ask::Run;
+use super::ask::{Run, colour};
 use super::chart::{Lines, Series, legend, lines, short};
 use super::figure::{Data, Figure, Section};
 use super::html::Html;
@@ -105,7 +105,7 @@ async fn figure(run: &Run, stage: &str, views: &str, spaces: &[String]) -> Resul
     let of_clips = match each {
         1 => String::new(),
         _ => format!(
-            " and clip_id in (\n    select clip_id from (select clip_id, row_number() over (order by clip_id) - 1 as place\n    \
+            " and clip_id in (\n    select clip_id from (select clip_id, cast(row_number() over (order by clip_id) as bigint) - 1 as place\n    \
              from (select distinct clip_id from {table})) where place % {each} = 0)"
         ),
     };
@@ -136,7 +136,7 @@ async fn figure(run: &Run, stage: &str, views: &str, spaces: &[String]) -> Resul
     }
     let elsewhere = elsewhere(run, &source).await?;
     let mut body = legend(&seen.iter().map(|name| (name.clone(), colour(spaces, name))).collect::<Vec<_>>());
-    body.raw("<div class=\"panels\">").add(&panels).raw("</div>");
+    body.raw("<div class=\"panels wide\">").add(&panels).raw("</div>");
     let mut caption = format!("Steps with fewer than {PAIRS} pairs are left out.");
     if !elsewhere.1.is_empty() {
         let words: Vec<String> =
@@ -151,10 +151,6 @@ async fn figure(run: &Run, stage: &str, views: &str, spaces: &[String]) -> Resul
         caption = format!("{caption} One clip in {each} is taken.");
     }
     Ok(Some(Figure { title: stage.to_owned(), caption, body, data, sql: statements }))
-}
-
-fn colour(spaces: &[String], name: &str) -> usize {
-    spaces.iter().position(|space| space == name).unwrap_or(7)
 }
 
 /// Distances of pairs of views that differ in `parameter` alone, by steps of the difference.
@@ -234,13 +230,13 @@ fn curve(
     }
     let series: Vec<Series> = of_space.into_values().collect();
     let names = series.iter().map(|series| series.name.clone()).collect();
-    let (title, x_title) = match parameter.scale {
-        Scale::Linear => {
-            ("cosine distance", format!("{} of {}, difference", parameter.name, parameter.factor))
-        }
-        Scale::Log => ("cosine distance", format!("{} of {}, ratio", parameter.name, parameter.factor)),
+    let between = match parameter.scale {
+        Scale::Linear => "difference",
+        Scale::Log => "ratio",
     };
-    Ok((Lines { title: title.to_owned(), x_title, series, include: Some(0.0) }, names))
+    let title = format!("cosine distance by {}", parameter.factor);
+    let x_title = format!("{} of {}", between, parameter.name);
+    Ok((Lines { title, x_title, series, include: Some(0.0) }, names))
 }
 
 /// How far apart the same view of two clips is: what distances are to be seen against.

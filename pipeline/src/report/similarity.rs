@@ -109,7 +109,7 @@ fn by_label(stage: &str, table: &str, label: &Label, test: bool) -> String {
     let test = if test { " and split = 'test'" } else { "" };
     format!(
         "select place, label, clip_id, cast(null as int) as segment from (\n    \
-         select clip_id, {column} as label, row_number() over (order by {column}, clip_id) - 1 as place, count(*) over () as clips\n    \
+         select clip_id, {column} as label, cast(row_number() over (order by {column}, clip_id) as bigint) - 1 as place, count(*) over () as clips\n    \
          from {table} where {column} is not null{test}\n      and clip_id in (select clip_id from {stage} where segment is null)\n  \
          ) where place % ((clips + {most}) / {SIZE}) = 0",
         most = SIZE - 1
@@ -121,7 +121,7 @@ fn by_clip(stage: &str) -> String {
     let stage = quoted(stage);
     format!(
         "select c.number * 100 + s.segment as place, c.clip_id as label, c.clip_id, s.segment from (\n    \
-         select clip_id, row_number() over (order by clip_id) - 1 as number, count(*) over () as clips\n    \
+         select clip_id, cast(row_number() over (order by clip_id) as bigint) - 1 as number, count(*) over () as clips\n    \
          from (select distinct clip_id from {stage} where segment = 1)\n  ) as c join (\n    \
          select distinct clip_id, segment from {stage} where segment < {SEGMENTS}\n  ) as s on s.clip_id = c.clip_id\n  \
          where c.number % ((c.clips + {most}) / {CLIPS}) = 0",

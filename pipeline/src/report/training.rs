@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 
-use super::ask::Run;
+use super::ask::{Run, colour};
 use super::chart::{Lines, Series, legend, lines, smooth};
 use super::figure::{Data, Figure, Section};
 use super::html::Html;
@@ -72,7 +72,7 @@ async fn curves(run: &Run, stage: &str, spaces: &[String]) -> Result<Option<Figu
         }
     };
     let rows = run.ask(&sql).await?;
-    let colour = |head: &str| spaces.iter().position(|space| space == head).unwrap_or(0);
+    let colour = |head: &str| colour(spaces, head);
     let mut drawings = Html::new();
     let mut panel = |title: String, shown: &[(String, usize, &'static str)]| -> Result<(), RunError> {
         drawings.add(&lines(&panel(&rows, title, shown)?));

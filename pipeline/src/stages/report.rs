@@ -55,7 +55,8 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Report) -> Result<Work, R
 /// When the run cannot be read, or the page cannot be written.
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Report) -> Result<Outcome, RunError> {
     let stage = context.stage(name, 0, "figures");
-    let root = context.dir.root();
+    let root =
+        &std::path::absolute(context.dir.root()).map_err(RunError::io("cannot find", context.dir.root()))?;
     let page = root.join(page_of(name));
     let folder = report::folder_of(&page);
     let location = Location::Local(root.to_owned());

@@ -126,7 +126,10 @@ fn one(svg: &mut Html, panel: &Dots, row: &Row, axis: &Axis, y: f64, indent: f64
     }
     svg.element("title", &[], told.trim()).close("g");
     if let Some(Some(mark)) = row.marks.first() {
-        label(svg, "value", "end", WIDTH, y + 4.0, &short(mark.value));
+        // As many digits in all rows, so that they can be compared.
+        let digits = if mark.value.abs() < 10.0 { format!("{:.3}", mark.value) } else { short(mark.value) };
+        let shown = if mark.value.is_finite() { digits.replace('-', "\u{2212}") } else { short(f64::NAN) };
+        label(svg, "value", "end", WIDTH, y + 4.0, &shown);
     }
 }
 

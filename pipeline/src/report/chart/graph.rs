@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::super::html::{Html, coordinate};
 use super::{drawing, fitting, label};
 
-const WIDTH: f64 = 150.0;
+const WIDTH: f64 = 158.0;
 const HEIGHT: f64 = 50.0;
-const ACROSS: f64 = 44.0;
+const ACROSS: f64 = 42.0;
 const DOWN: f64 = 14.0;
 const MARGIN: f64 = 4.0;
 /// Sweeps that bring stages nearer to what they read.
@@ -79,10 +79,7 @@ fn one(svg: &mut Html, node: &Node, x: f64, y: f64) {
     svg.open("g", &[]);
     let frame = [("x", x.into()), ("y", y.into()), ("width", WIDTH.into()), ("height", HEIGHT.into())];
     svg.empty("rect", &[frame[0], frame[1], frame[2], frame[3], ("rx", 7.0.into()), ("class", class.into())]);
-    let kind = fitting(&node.kind, 70.0);
-    let room = WIDTH - 24.0 - kind.chars().count() as f64 * 6.0;
-    label(svg, "name", "start", x + 9.0, y + 17.0, &fitting(&node.name, room));
-    label(svg, "tick", "end", x + WIDTH - 8.0, y + 17.0, &kind);
+    label(svg, "name", "start", x + 9.0, y + 17.0, &fitting(&node.name, WIDTH - 10.0));
     for (i, line) in node.lines.iter().enumerate() {
         label(svg, "tick", "start", x + 9.0, y + 31.0 + 13.0 * i as f64, &fitting(line, WIDTH - 10.0));
     }
