@@ -29,6 +29,7 @@ pub mod mir;
 pub mod neighbours;
 pub mod operator;
 pub mod operators;
+pub mod opus;
 mod partners;
 pub mod reduction;
 pub mod render;

@@ -8,6 +8,8 @@
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
 //! compare two runs side by side
 //! verify  whether a run still is what its receipts say
+//! listen  pages of views to hear and see
+//! report  a page with what a run found
 //! cli     the `loev` command
 //! ```
 
@@ -17,6 +19,7 @@ pub mod compare;
 pub mod error;
 pub mod exec;
 pub mod listen;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod spec;

@@ -22,6 +22,7 @@ mod ops;
 mod pipeline;
 mod prompt;
 mod replay;
+mod report;
 mod sql;
 mod verify;
 
@@ -62,6 +63,8 @@ enum Command {
     Replay(replay::ReplayArguments),
     /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
     Listen(listen::ListenArguments),
+    /// Write one page of HTML with what a run found: curves, figures with intervals, a map of clips that plays them.
+    Report(report::ReportArguments),
     /// Write the labels of a table of clips or views as JAMS files.
     Jams(jams::JamsArguments),
     /// Write a trained model to give away: weights, model card and a loader for PyTorch.
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Compare(arguments) => compare::compare(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
+        Command::Report(arguments) => report::report(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
         Command::Export(arguments) => export::export(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
