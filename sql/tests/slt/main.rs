@@ -4,9 +4,9 @@
 //! a file, named from the project's root. `\open A B` opens made-up runs (`toy.rs`): `toy`, and `worse`, which does not
 //! know the key of one clip more.
 
-mod toy;
-
 #![allow(clippy::unwrap_used)]
+
+mod toy;
 
 use std::path::Path;
 
