@@ -6,15 +6,20 @@
 //! run     the run directory, progress, rejects; carries the stages out in order
 //! stages  what each kind of stage does
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
+//! compare two runs side by side
 //! verify  whether a run still is what its receipts say
+//! listen  pages of views to hear and see
+//! report  a page with what a run found
 //! cli     the `loev` command
 //! ```
 
 mod allocator;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod exec;
 pub mod listen;
+pub mod report;
 pub mod resume;
 pub mod run;
 pub mod spec;

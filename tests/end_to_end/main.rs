@@ -5,6 +5,7 @@
 
 mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
+mod browser; // a headless browser, where there is one
 mod commands; // what the command line says, and its exit codes
 mod determinism; // threads, lanes and chunks change nothing
 mod evaluation; // embeddings of views, equivariance, retrieval
@@ -13,6 +14,8 @@ mod finetune; // an encoder and a head on a labelled task
 mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
 mod mutate; // broken files from good ones
+mod questions; // of runs and files, and their answers
+mod report; // a page about a run
 mod resume; // what is made again, and why
 mod statistics; // normalisation fitted as a stage
 mod support;

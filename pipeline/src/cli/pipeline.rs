@@ -13,7 +13,8 @@ use crate::run::plan::State;
 use crate::run::progress::Progress;
 use crate::run::{self, Again, Options, default_out, summary};
 use crate::spec::{self, Graph, Pipeline, Stage};
-use crate::stages::side_table;
+use crate::stages::report::page_of;
+use crate::stages::{graph_of, side_table};
 
 #[derive(Debug, clap::Args)]
 pub struct PipelineArguments {
@@ -101,18 +102,7 @@ impl PipelineArguments {
     /// Reads and checks the pipeline.
     pub fn load(&self) -> Result<(Pipeline, Graph), Failure> {
         let pipeline = spec::load(&self.pipeline, &self.sets)?;
-        // A stage's side tables count as the stage.
-        let owner = |table: String| {
-            let owns = |(name, stage): &(&String, &Stage)| {
-                stage.side_tables().iter().any(|what| side_table(name, what) == table)
-            };
-            pipeline.stages.iter().find(owns).map_or_else(|| table.clone(), |(name, _)| name.clone())
-        };
-        let tables = |query: &str| match loev_sql::referenced_tables(query) {
-            Ok(tables) => Ok(tables.into_iter().map(owner).collect()),
-            Err(error) => Err(error.to_string()),
-        };
-        let graph = Graph::new(&pipeline, &tables)?;
+        let graph = graph_of(&pipeline)?;
         Ok((pipeline, graph))
     }
 }
@@ -201,13 +191,16 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Leak(_) => "scan views > render four ways > cues > linear probes",
         Stage::Finetune(_) => "read row groups of features in drawn order, train, score",
         Stage::Retrieve(_) => "query, then search the nearest clips per subspace",
+        Stage::Report(_) => "query all tables, read some clips, write a page",
     }
 }
 
 fn writes(name: &str, stage: &Stage) -> Vec<String> {
     let side = stage.side_tables().iter().map(|what| format!("tables/{}", side_table(name, what)));
-    let checkpoint = matches!(stage, Stage::Train(_)).then(|| format!("checkpoints/{name}.safetensors"));
-    std::iter::once(format!("tables/{name}")).chain(side).chain(checkpoint).collect()
+    let checkpoint = matches!(stage, Stage::Train(_) | Stage::Finetune(_))
+        .then(|| format!("checkpoints/{name}.safetensors"));
+    let page = matches!(stage, Stage::Report(_)).then(|| page_of(name));
+    std::iter::once(format!("tables/{name}")).chain(side).chain(checkpoint).chain(page).collect()
 }
 
 pub fn schema(reference: bool) -> Result<(), Failure> {

@@ -10,8 +10,10 @@ use super::dir::{Manifest, StageRecord};
 use super::rejects::Rejects;
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
+use crate::spec::Kind;
 use crate::stages::embed::BASELINE;
 use crate::stages::probe::ALL;
+use crate::stages::report::page_of;
 
 /// Metrics that the closing table has no room for; they are in the stage's table.
 const LEFT_OUT: &str = "'mirex_symmetric', 'balanced_accuracy'";
@@ -66,6 +68,9 @@ pub async fn closing(root: &Path, manifest: &Manifest, rejects: &Rejects) -> Res
     }
     if let Some(bytes) = manifest.peak_memory_bytes {
         let _ = writeln!(out, "Peak resident memory: {:.2} GiB.", bytes as f64 / f64::from(1 << 30));
+    }
+    for (name, _) in manifest.stages.iter().filter(|(_, record)| record.kind == Kind::Report.name()) {
+        let _ = writeln!(out, "Report: open {}", root.join(page_of(name)).display());
     }
     let _ = writeln!(out, "Results are in {}. Ask them, for example:", root.display());
     let example = match probes.first() {

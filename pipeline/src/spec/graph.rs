@@ -45,6 +45,12 @@ impl Graph {
                         Vec::new()
                     }
                 },
+                // All that was found, so after everything else.
+                Stage::Report(_) => {
+                    let others =
+                        pipeline.stages.iter().filter(|(_, other)| !matches!(other, Stage::Report(_)));
+                    others.map(|(name, _)| name.clone()).collect()
+                }
                 _ => {
                     let named = stage.references().into_iter().map(|(_, target)| target.to_string());
                     named.chain(default_labels(pipeline, stage)).collect()

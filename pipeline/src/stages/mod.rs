@@ -5,11 +5,13 @@ pub mod clips;
 pub mod curve;
 pub mod embed;
 pub mod equivariance;
+pub mod featured;
 pub mod features;
 pub mod files;
 pub mod finetune;
 pub mod leak;
 pub mod probe;
+pub mod report;
 pub mod retrieve;
 pub mod sql;
 pub mod states;
@@ -26,7 +28,7 @@ use crate::resume::journal::Artifact;
 use crate::resume::ledger::Inputs;
 use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
-use crate::spec::Stage;
+use crate::spec::{Graph, Pipeline, SpecError, Stage};
 
 /// The note of a checkpoint that says how its views were drawn and rendered.
 pub const CHAIN_NOTE: &str = "views.chain";
@@ -75,6 +77,7 @@ pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work
         Stage::Retrieve(options) => retrieve::work(inputs, name, options),
         Stage::Finetune(options) => finetune::work(inputs, name, options),
         Stage::Leak(options) => leak::work(inputs, name, options),
+        Stage::Report(options) => report::work(inputs, name, options),
     }
 }
 
@@ -97,6 +100,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Res
         Stage::Retrieve(options) => retrieve::run(context, job, name, options).await,
         Stage::Finetune(options) => finetune::run(context, job, name, options).await,
         Stage::Leak(options) => leak::run(context, job, name, options).await,
+        Stage::Report(options) => report::run(context, job, name, options).await,
     }
 }
 
@@ -132,4 +136,22 @@ pub fn forget(context: &Context, name: &str, stage: &Stage) -> Result<(), RunErr
 /// The table that a stage may write beside its main one, such as `probes_predictions`.
 pub fn side_table(stage: &str, what: &str) -> String {
     format!("{stage}_{what}")
+}
+
+/// The graph of a pipeline: the tables that its queries read are the work of stages, side tables included.
+///
+/// # Errors
+/// As [`Graph::new`].
+pub fn graph_of(pipeline: &Pipeline) -> Result<Graph, SpecError> {
+    let owner = |table: String| {
+        let owns = |(name, stage): &(&String, &Stage)| {
+            stage.side_tables().iter().any(|what| side_table(name, what) == table)
+        };
+        pipeline.stages.iter().find(owns).map_or_else(|| table.clone(), |(name, _)| name.clone())
+    };
+    let tables = |query: &str| match loev_sql::referenced_tables(query) {
+        Ok(tables) => Ok(tables.into_iter().map(owner).collect()),
+        Err(error) => Err(error.to_string()),
+    };
+    Graph::new(pipeline, &tables)
 }

@@ -8,6 +8,7 @@ use arrow::array::{
     OffsetSizeTrait, PrimitiveArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::ColumnarValue;
@@ -93,6 +94,27 @@ impl Argument {
             ColumnarValue::Array(array) => Self { array, constant: false },
             ColumnarValue::Scalar(scalar) => Self { array: scalar.to_array_of_size(1)?, constant: true },
         })
+    }
+
+    /// A column.
+    pub(crate) fn column(array: &ArrayRef) -> Self {
+        Self { array: Arc::clone(array), constant: false }
+    }
+
+    pub(crate) fn array(&self) -> &ArrayRef {
+        &self.array
+    }
+
+    /// A column of lists, its elements as `element`.
+    pub(crate) fn vectors(array: ArrayRef, element: &DataType) -> Result<Self> {
+        let wanted = with_element(array.data_type(), element);
+        let array = if *array.data_type() == wanted { array } else { cast(&array, &wanted)? };
+        Ok(Self { array, constant: false })
+    }
+
+    /// How many rows the column has.
+    pub(crate) fn rows(&self) -> usize {
+        self.array.len()
     }
 
     pub(crate) fn element(&self) -> Option<&DataType> {

@@ -10,6 +10,7 @@ mod files;
 mod finetune;
 mod leak;
 mod probe;
+mod report;
 mod retrieve;
 mod sql;
 mod statistics;
@@ -28,6 +29,7 @@ pub use files::{ClipLimits, Files};
 pub use finetune::Finetune;
 pub use leak::Leak;
 pub use probe::Probe;
+pub use report::{Report, Sound};
 pub use retrieve::{Part, Retrieve};
 pub use sql::Sql;
 pub use statistics::Statistics;
@@ -74,11 +76,13 @@ pub enum Kind {
     Finetune,
     /// Whether the making of views gives itself away.
     Leak,
+    /// A page with what the run found.
+    Report,
 }
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
@@ -92,6 +96,7 @@ impl Kind {
         Self::Retrieve,
         Self::Finetune,
         Self::Leak,
+        Self::Report,
     ];
 
     /// The key in YAML.
@@ -110,6 +115,7 @@ impl Kind {
             Self::Retrieve => "retrieve",
             Self::Finetune => "finetune",
             Self::Leak => "leak",
+            Self::Report => "report",
         }
     }
 
@@ -151,6 +157,8 @@ pub enum Stage {
     Finetune(Box<Finetune>),
     /// See [`Leak`].
     Leak(Leak),
+    /// See [`Report`].
+    Report(Report),
 }
 
 impl Stage {
@@ -170,14 +178,15 @@ impl Stage {
             Self::Retrieve(_) => Kind::Retrieve,
             Self::Finetune(_) => Kind::Finetune,
             Self::Leak(_) => Kind::Leak,
+            Self::Report(_) => Kind::Report,
         }
     }
 
-    /// The stages that the options name, as (option, stage). What a `sql` stage reads is in its query:
-    /// see [`super::Graph`].
+    /// The stages that the options name, as (option, stage). What a `sql` stage reads is in its query, and a report reads
+    /// all others: see [`super::Graph`].
     pub fn references(&self) -> Vec<(&'static str, &str)> {
         match self {
-            Self::Files(_) | Self::Synth(_) | Self::Sql(_) => Vec::new(),
+            Self::Files(_) | Self::Synth(_) | Self::Sql(_) | Self::Report(_) => Vec::new(),
             Self::Views(views) => {
                 let base = views.base.iter().flat_map(ChainEntry::operators).map(|spec| ("base", spec));
                 let variant = views.variant.iter().map(|spec| ("variant", spec));
@@ -239,7 +248,7 @@ impl Stage {
             }
             (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
-            (Kind::Embed | Kind::Finetune, "model") => &[Kind::Train],
+            (Kind::Embed | Kind::Finetune, "model") => &[Kind::Train, Kind::Finetune],
             (Kind::Finetune, "from") => &[Kind::Features],
             (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
                 &[Kind::Embed]
@@ -264,6 +273,7 @@ impl Stage {
             Self::Retrieve(retrieve) => retrieve.validate(),
             Self::Finetune(finetune) => finetune.validate(),
             Self::Leak(leak) => leak.validate(),
+            Self::Report(report) => report.validate(),
         }
     }
 
@@ -305,6 +315,7 @@ impl Stage {
             }
             Kind::Retrieve => Self::Retrieve(reader.read(node, path, label, plain)?),
             Kind::Leak => Self::Leak(reader.read(node, path, label, plain)?),
+            Kind::Report => Self::Report(reader.read(node, path, label, plain)?),
         })
     }
 }
@@ -326,6 +337,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Retrieve => Retrieve::json_schema(generator),
         Kind::Finetune => schema::merged::<Finetune, FinetuneConfig>(generator),
         Kind::Leak => Leak::json_schema(generator),
+        Kind::Report => Report::json_schema(generator),
     }
 }
 

@@ -1,8 +1,21 @@
-//! What a session can be asked about: its tables with their columns, and its functions. For `\d`
-//! and for completion at the prompt.
+//! What a session can be asked about: runs and files as tables, views over them, what their columns are, and functions.
+//!
+//! ```text
+//! Source ──open_runs──► SessionContext: tables, views, `runs`, `figures`, `columns` ──Catalog::of──► `\d`, completion
+//! ```
 
+mod comments;
+mod complete;
+mod facts;
+mod runs;
+mod sources;
+pub(crate) mod views;
+
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use arrow::array::AsArray;
+use arrow::datatypes::DataType;
 use datafusion::common::TableReference;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::Documentation;
@@ -10,8 +23,16 @@ use datafusion::logical_expr::Documentation;
 use crate::diagnose;
 use crate::error::SqlError;
 use crate::functions;
+use crate::query::query;
 use crate::suggest::{listed, nearest};
 use crate::types::type_name;
+
+pub use facts::{COLUMNS, FIGURES, RUNS};
+pub use runs::{OpenRuns, open_runs};
+pub use sources::Source;
+
+/// Types up to this many characters share a column of `\d TABLE`.
+const WIDEST_TYPE: usize = 24;
 
 /// A column of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +43,10 @@ pub struct ColumnInfo {
     pub data_type: String,
     /// Whether NULL may occur.
     pub nullable: bool,
+    /// The fields of a struct.
+    pub fields: Vec<String>,
+    /// What it is, with its unit, where the table [`COLUMNS`] says so.
+    pub comment: Option<String>,
 }
 
 /// A table of the session's default schema.
@@ -66,6 +91,8 @@ pub struct FunctionInfo {
 pub struct Catalog {
     /// Tables of the default schema.
     pub tables: Vec<TableInfo>,
+    /// The other schemas, which are runs.
+    pub schemas: Vec<String>,
     /// Functions of all kinds; the order is by name, then kind.
     pub functions: Vec<FunctionInfo>,
 }
@@ -76,6 +103,7 @@ impl Catalog {
     /// # Errors
     /// [`SqlError::Engine`] if a table's provider cannot be had.
     pub async fn of(context: &SessionContext) -> Result<Self, SqlError> {
+        let comments = comments_of(context).await;
         let mut tables = Vec::new();
         for name in table_names(context) {
             let provider = context
@@ -87,31 +115,21 @@ impl Catalog {
                 name: field.name().clone(),
                 data_type: type_name(field.data_type()),
                 nullable: field.is_nullable(),
+                fields: match field.data_type() {
+                    DataType::Struct(fields) => fields.iter().map(|field| field.name().clone()).collect(),
+                    _ => Vec::new(),
+                },
+                comment: comments.get(&(name.clone(), field.name().clone())).cloned(),
             });
-            tables.push(TableInfo { name, columns: columns.collect() });
+            tables.push(TableInfo { columns: columns.collect(), name });
         }
-        Ok(Self { tables, functions: functions_of(context) })
+        Ok(Self { tables, schemas: schema_names(context), functions: functions_of(context) })
     }
 
     /// The table of that name; letters' case does not count unless two names differ only in it.
     pub fn table(&self, name: &str) -> Option<&TableInfo> {
         let exact = self.tables.iter().find(|table| table.name == name);
         exact.or_else(|| self.tables.iter().find(|table| table.name.eq_ignore_ascii_case(name)))
-    }
-
-    /// Names that start with `prefix`, for completion: tables, then columns, then functions with
-    /// an opening parenthesis; each once. Case does not count.
-    pub fn complete(&self, prefix: &str) -> Vec<String> {
-        let starts =
-            |name: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-        let columns = self.tables.iter().flat_map(|table| &table.columns).map(|column| column.name.as_str());
-        let names = self.tables.iter().map(|table| table.name.as_str()).chain(columns).map(quoted);
-        let functions = self.functions.iter().map(|function| format!("{}(", function.name));
-        let mut seen = std::collections::HashSet::new();
-        names
-            .chain(functions)
-            .filter(|name| starts(name.trim_start_matches('"')) && seen.insert(name.clone()))
-            .collect()
     }
 
     /// The text of `\d`: all tables with their columns in short.
@@ -138,11 +156,16 @@ impl Catalog {
                 None => format!("no table '{name}'; tables are: {}\n", listed(tables(), 20)),
             };
         };
-        let width = table.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or(0);
+        let width = |of: &dyn Fn(&ColumnInfo) -> &str| {
+            table.columns.iter().map(|column| of(column).chars().count()).max().unwrap_or(0)
+        };
+        let (names, types) =
+            (width(&|column| &column.name), width(&|column| &column.data_type).min(WIDEST_TYPE));
         let mut text = String::new();
         for column in &table.columns {
-            let null = if column.nullable { "" } else { ", never NULL" };
-            let _ = writeln!(text, "{:width$}  {}{null}", column.name, column.data_type);
+            let comment = column.comment.as_deref().unwrap_or_default();
+            let line = format!("{:names$}  {:types$}  {comment}", column.name, column.data_type);
+            let _ = writeln!(text, "{}", line.trim_end());
         }
         text
     }
@@ -183,15 +206,44 @@ impl Catalog {
 
 /// The tables of the default schema, by name.
 pub(crate) fn table_names(context: &SessionContext) -> Vec<String> {
-    let config = context.copied_config();
-    let defaults = &config.options().catalog;
-    let mut names = context
-        .catalog(&defaults.default_catalog)
-        .and_then(|catalog| catalog.schema(&defaults.default_schema))
-        .map(|schema| schema.table_names())
-        .unwrap_or_default();
+    tables_in(context, &context.copied_config().options().catalog.default_schema)
+}
+
+/// The tables of a schema, by name.
+fn tables_in(context: &SessionContext, schema: &str) -> Vec<String> {
+    let catalog = context.catalog(&context.copied_config().options().catalog.default_catalog);
+    let schema = catalog.and_then(|catalog| catalog.schema(schema));
+    let mut names = schema.map(|schema| schema.table_names()).unwrap_or_default();
     names.sort();
     names
+}
+
+/// The schemas of runs.
+fn schema_names(context: &SessionContext) -> Vec<String> {
+    let config = context.copied_config();
+    let defaults = &config.options().catalog;
+    let catalog = context.catalog(&defaults.default_catalog);
+    let mut names = catalog.map(|catalog| catalog.schema_names()).unwrap_or_default();
+    names.retain(|name| *name != defaults.default_schema && name != "information_schema");
+    names.sort();
+    names
+}
+
+/// What the table [`COLUMNS`] says of the columns of the default schema; nothing if the runs have another such table.
+async fn comments_of(context: &SessionContext) -> BTreeMap<(String, String), String> {
+    let sql = format!("select table_name, column_name, comment from {COLUMNS} where table_schema = 'public'");
+    let mut comments = BTreeMap::new();
+    for rows in query(context, &sql).await.unwrap_or_default() {
+        let column = |index: usize| rows.column(index).as_string_opt::<i32>();
+        if let (Some(tables), Some(columns), Some(texts)) = (column(0), column(1), column(2)) {
+            for ((table, column), text) in tables.iter().zip(columns).zip(texts) {
+                if let (Some(table), Some(column), Some(text)) = (table, column, text) {
+                    comments.insert((table.to_owned(), column.to_owned()), text.to_owned());
+                }
+            }
+        }
+    }
+    comments
 }
 
 fn functions_of(context: &SessionContext) -> Vec<FunctionInfo> {
@@ -217,7 +269,10 @@ fn functions_of(context: &SessionContext) -> Vec<FunctionInfo> {
         .iter()
         .map(|(name, function)| info(name, FunctionKind::Window, function.documentation()));
     let tables = state.table_functions().keys().map(|name| info(name, FunctionKind::Table, None));
-    let mut functions: Vec<FunctionInfo> = scalars.chain(aggregates).chain(windows).chain(tables).collect();
+    let relations = functions::relation::documentation()
+        .map(|(name, documentation)| info(&name.to_owned(), FunctionKind::Table, Some(&documentation)));
+    let mut functions: Vec<FunctionInfo> =
+        scalars.chain(aggregates).chain(windows).chain(tables).chain(relations).collect();
     functions.sort_by(|a, b| (&a.name, a.kind).cmp(&(&b.name, b.kind)));
     functions
 }
@@ -266,15 +321,5 @@ mod tests {
         assert!(catalog.describe_functions(None).contains("mirex_weighted(estimate, reference[, rule])"));
         assert!(catalog.describe_functions(Some("tempo_acc2")).contains("double"));
         assert!(catalog.describe_functions(Some("tempo_ac2")).contains("did you mean 'tempo_acc2'"));
-    }
-
-    #[test]
-    fn completion_quotes_what_must_be_quoted() {
-        let catalog = block_on(Catalog::of(&session())).unwrap();
-        assert_eq!(catalog.complete("mus"), ["music"]);
-        assert_eq!(catalog.complete("bp"), ["\"BPM\""]);
-        assert_eq!(catalog.complete("cosine_"), ["cosine_distance(", "cosine_similarity("]);
-        assert!(catalog.complete("zzz").is_empty());
-        assert!(catalog.complete("").len() > 100);
     }
 }

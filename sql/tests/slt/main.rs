@@ -1,7 +1,12 @@
 //! The test files of `sql/tests/slt`: statements with their answers, in the format of sqllogictest.
 //!
 //! Each file has a session of its own. Floats are compared at five significant digits. `\i PATH` runs the statement of
-//! a file, named from the project's root.
+//! a file, named from the project's root. `\open A B` opens made-up runs (`toy.rs`): `toy`, and `worse`, which does not
+//! know the key of one clip more.
+
+#![allow(clippy::unwrap_used)]
+
+mod toy;
 
 use std::path::Path;
 
@@ -10,20 +15,22 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::execution::context::SessionContext;
-use loev_sql::{SqlError, new_session, query};
+use loev_sql::{Location, Source, SqlError, new_session, open_runs, query};
 use sqllogictest::{DB, DBOutput, DefaultColumnType, Runner};
 use tokio::runtime::Runtime;
 
 struct Session {
     runtime: Runtime,
     context: SessionContext,
+    /// The runs that are open.
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Session {
     fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let context = new_session(2, None).unwrap();
-        Self { runtime, context }
+        Self { runtime, context, folder: None }
     }
 }
 
@@ -32,6 +39,23 @@ impl DB for Session {
     type ColumnType = DefaultColumnType;
 
     fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, SqlError> {
+        if let Some(names) = sql.strip_prefix("\\open ") {
+            let folder = tempfile::tempdir().unwrap();
+            let made = names.split_whitespace().map(|name| {
+                let root = folder.path().join(name);
+                if name == "toy" {
+                    toy::write(&root, &[], 1)
+                } else {
+                    toy::write(&root, &[8], 2)
+                }
+                Source::from(Location::from(root))
+            });
+            let open = self.runtime.block_on(open_runs(&made.collect::<Vec<_>>(), 2, None))?;
+            assert_eq!(open.notes(), [] as [&str; 0]);
+            self.context = open.context;
+            self.folder = Some(folder);
+            return Ok(DBOutput::StatementComplete(0));
+        }
         let file = sql.strip_prefix("\\i ").map(|path| {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
             std::fs::read_to_string(root.join(path.trim())).unwrap_or_else(|error| panic!("{path}: {error}"))
