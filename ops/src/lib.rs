@@ -7,8 +7,8 @@
 //! pure function: the same row gives the same view on every machine of one CPU class.
 //! [`features`] turns samples into the log-mel frames that encoders read.
 //!
-//! [`metrics`], [`ridge`], [`neighbours`] and [`eigen`], over the products of [`matrix`], are the arithmetic of
-//! evaluations, which stages and SQL share.
+//! [`metrics`], [`ridge`], [`neighbours`] and [`reduction`] are the arithmetic of evaluations, which stages and SQL
+//! share.
 //!
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
@@ -18,7 +18,6 @@ pub mod chain;
 mod convolution;
 pub mod dist;
 pub mod draw_table;
-pub mod eigen;
 pub mod error;
 pub mod features;
 pub mod jams;

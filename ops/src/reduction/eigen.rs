@@ -1,10 +1,24 @@
-//! Eigenvectors of symmetric matrices: Householder's reduction to three diagonals, then implicit QR steps with
+//! Eigenvalues and eigenvectors of symmetric matrices: Householder's reduction to three diagonals, then implicit QR steps with
 //! Wilkinson's shift (Golub and Van Loan, Matrix Computations, 4th edition, sections 8.3.1 and 8.3.5).
 
 use super::ReductionError;
 
 /// Steps that an eigenvalue may take on average; two to three are usual.
 const STEPS: usize = 60;
+
+/// The eigenvalues of a symmetric matrix, the largest first. `matrix` has `n` rows of `n` values and is overwritten.
+///
+/// # Errors
+/// [`ReductionError::NoConvergence`], which no finite matrix is known to cause.
+///
+/// # Panics
+/// If the matrix is smaller than its shape.
+pub fn eigenvalues(matrix: &mut [f64], n: usize) -> Result<Vec<f64>, ReductionError> {
+    let (mut diagonal, mut beside, _) = three_diagonals(matrix, n);
+    diagonalise(&mut diagonal, &mut beside, &mut [])?;
+    diagonal.sort_by(|a, b| b.total_cmp(a));
+    Ok(diagonal)
+}
 
 /// The `count` largest eigenvalues of a symmetric matrix, the largest first, and their eigenvectors of length 1, one
 /// after the other. `matrix` has `n` rows of `n` values and is overwritten.
@@ -92,9 +106,10 @@ fn three_diagonals(matrix: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<Vec
     (diagonal, beside, reflectors)
 }
 
-/// Rotates three diagonals until only the middle one is left, and the rows of `vectors` with them.
+/// Rotates three diagonals until only the middle one is left, and the rows of `vectors` with them, if there are any.
 fn diagonalise(d: &mut [f64], e: &mut [f64], vectors: &mut [f64]) -> Result<(), ReductionError> {
     let n = d.len();
+    let width = vectors.len().checked_div(n).unwrap_or(0);
     let scale = d.iter().chain(e.iter()).fold(0.0f64, |most, x| most.max(x.abs()));
     let mut steps = 0;
     let mut end = n.saturating_sub(1);
@@ -133,8 +148,8 @@ fn diagonalise(d: &mut [f64], e: &mut [f64], vectors: &mut [f64]) -> Result<(), 
                 z = s * e[k + 1];
                 e[k + 1] *= c;
             }
-            let (upper, lower) = vectors.split_at_mut((k + 1) * n);
-            for (u, l) in upper[k * n..].iter_mut().zip(&mut lower[..n]) {
+            let (upper, lower) = vectors.split_at_mut((k + 1) * width);
+            for (u, l) in upper[k * width..].iter_mut().zip(&mut lower[..width]) {
                 (*u, *l) = (c * *u + s * *l, c * *l - s * *u);
             }
         }
@@ -161,6 +176,7 @@ mod tests {
             }
         }
         assert!(values.is_sorted_by(|a, b| a >= b));
+        assert_eq!(eigenvalues(&mut matrix.to_vec(), n).unwrap(), values, "with and without vectors");
         values
     }
 

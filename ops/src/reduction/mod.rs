@@ -13,6 +13,7 @@ mod neighbours;
 mod pca;
 mod trustworthiness;
 
+pub use eigen::eigenvalues;
 pub use map::{MAX_MAP_ROWS, MapOptions, map};
 pub use pca::{Pca, pca};
 pub use trustworthiness::trustworthiness;

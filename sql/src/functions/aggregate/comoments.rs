@@ -5,10 +5,10 @@ use std::mem::size_of_val;
 
 use arrow::array::{Array, ArrayRef};
 use arrow::datatypes::{DataType, Float64Type};
-use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use datafusion::logical_expr::Accumulator;
-use loev_ops::eigen::eigenvalues;
 use loev_ops::matrix::{View, product};
+use loev_ops::reduction::eigenvalues;
 
 use super::state::{
     Column, Elements, argument, count, list_type, numbers, read, read_count, rows, same_length,
@@ -195,20 +195,25 @@ impl Comoments {
         trace > ROUNDING * squares * self.rows as f64
     }
 
-    fn figure(&self) -> Option<f64> {
+    fn figure(&self) -> Result<Option<f64>> {
         let dim = self.dim();
         let block = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| -> f64 {
             let rows = self.products.chunks_exact(dim.max(1)).skip(rows.start).take(rows.len());
             rows.flat_map(|row| &row[columns.clone()]).map(|value| value * value).sum()
         };
-        match self.statistic {
+        Ok(match self.statistic {
             Statistics::EffectiveRank => {
                 let mut gram = self.products.clone();
                 for (row, left) in gram.chunks_exact_mut(dim.max(1)).zip(&self.means) {
                     let factor = left * self.rows as f64;
                     row.iter_mut().zip(&self.means).for_each(|(sum, right)| *sum += factor * right);
                 }
-                effective_rank(&eigenvalues(gram, dim))
+                if gram.iter().any(|value| !value.is_finite()) {
+                    return Ok(None);
+                }
+                let name = self.statistic.name();
+                let values = eigenvalues(&mut gram, dim).map_err(|e| exec_datafusion_err!("{name}: {e}"))?;
+                effective_rank(&values)
             }
             Statistics::ParticipationRatio => {
                 let trace: f64 = (0..dim).map(|i| self.products[i * dim + i]).sum();
@@ -221,7 +226,7 @@ impl Comoments {
                 let vary = self.varies(0..split) && self.varies(split..dim);
                 vary.then(|| block(0..split, split..dim) / own())
             }
-        }
+        })
     }
 }
 
@@ -251,7 +256,7 @@ impl Accumulator for Comoments {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         self.flush();
-        let figure = if self.rows > 0 { self.figure() } else { None };
+        let figure = if self.rows > 0 { self.figure()? } else { None };
         Ok(ScalarValue::Float64(figure.filter(|figure| figure.is_finite())))
     }
 
