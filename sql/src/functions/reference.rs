@@ -110,7 +110,7 @@ mod tests {
         let text = super::reference().unwrap();
         assert!(
             text.contains("### `transpose_key(key, semitones)`")
-                && text.contains("Also `list_cosine_distance`.")
+                && text.contains("Also `array_cosine_distance`, `list_cosine_distance`.")
         );
         let stale = "docs/functions.md is out of date: loev sql --functions > docs/functions.md";
         assert!(stored == text, "{stale}");
