@@ -30,6 +30,7 @@ pub mod reduction;
 pub mod render;
 pub mod resample;
 pub mod rng;
+pub mod search;
 pub mod source;
 mod speed;
 pub mod synth;

@@ -16,6 +16,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use crate::diagnose;
 use crate::error::SqlError;
 use crate::functions::{self, relation::RelationQueryPlanner};
+use crate::search::NearestFirst;
 use crate::store::{AddressedTables, Registry};
 
 /// The configuration of every session, for `threads` partitions (at least 1).
@@ -55,6 +56,7 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
         .with_runtime_env(runtime)
         .with_default_features()
         .with_query_planner(Arc::new(RelationQueryPlanner))
+        .with_optimizer_rule(Arc::new(NearestFirst))
         .build();
     let context = SessionContext::new_with_state(state);
     functions::register(&context).map_err(diagnose::engine)?;

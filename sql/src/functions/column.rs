@@ -77,6 +77,11 @@ impl Argument {
         Ok(Self { array, constant: false })
     }
 
+    /// How many rows the column has.
+    pub(crate) fn rows(&self) -> usize {
+        self.array.len()
+    }
+
     pub(crate) fn element(&self) -> Option<&DataType> {
         element_of(self.array.data_type()).map(|field| field.data_type())
     }

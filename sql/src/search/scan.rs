@@ -1,21 +1,23 @@
 //! One vector against the batches of a table, as they come.
 
-use arrow::array::{ArrowPrimitiveType, RecordBatch, UInt32Array};
+use std::cell::Cell;
+
+use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 use arrow::datatypes::{Float32Type, Float64Type};
 use datafusion::common::Result;
+use loev_ops::search::{rounding, scan};
 
 use super::metric::{Metric, Query, unequal};
 use super::top::{Entry, Key, Top};
 use crate::functions::column::{Argument, Rows};
-use crate::functions::kernels::Real;
 
-/// What a row that has no distance is worth.
+/// Which values are best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Order {
     /// Larger values of the function come first.
     pub(crate) descending: bool,
-    /// Where NULL and NaN go; `None` leaves them out.
+    /// Where NULL goes; `None` leaves out NULL and NaN.
     pub(crate) nulls_first: Option<bool>,
 }
 
@@ -23,18 +25,28 @@ impl Order {
     /// Nearest first, only what has a distance.
     pub(crate) const NEAREST: Self = Self { descending: false, nulls_first: None };
 
-    /// The key of a row; as DataFusion sorts, NaN is above all numbers.
-    fn key(self, distance: Option<f64>, row: u64) -> Option<Key> {
-        let (class, value) = match (distance, self.nulls_first) {
+    /// The key of a row. Numbers are ordered as DataFusion sorts them, NaN by its sign.
+    fn key(self, value: Option<f64>, row: u64) -> Option<Key> {
+        let (class, value) = match (value, self.nulls_first) {
             (None, None) => return None,
             (Some(value), None) if value.is_nan() => return None,
-            (None, Some(first)) => (if first { 0 } else { 4 }, 0.0),
-            (Some(value), _) if value.is_nan() => (if self.descending { 1 } else { 3 }, 0.0),
-            (Some(value), _) => (2, if self.descending { -value } else { value }),
+            (None, Some(true)) => (0, 0.0),
+            (None, Some(false)) => (2, 0.0),
+            (Some(value), _) => (NUMBERS, if self.descending { -value } else { value }),
         };
         Some(Key { class, value, row })
     }
+
+    /// Whether a row whose value is within `error` of `value` is surely not among the best.
+    #[inline(always)]
+    fn beaten(self, limit: Option<Key>, value: f32, error: f32) -> bool {
+        let least = if self.descending { -value } else { value } - error;
+        limit.is_some_and(|limit| limit.class == NUMBERS && f64::from(least) > limit.value)
+    }
 }
+
+/// The class of rows that have a number.
+const NUMBERS: u8 = 1;
 
 /// Rows that are kept before those that lost are thrown away.
 const SLACK: usize = 1024;
@@ -48,6 +60,7 @@ pub(crate) struct Scan {
     metric: Metric,
     order: Order,
     query: Query,
+    norm: f32,
     k: usize,
     top: Top<Place>,
     kept: Vec<RecordBatch>,
@@ -56,7 +69,8 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(crate) fn new(function: &'static str, metric: Metric, order: Order, query: Query, k: usize) -> Self {
-        Self { function, metric, order, query, k, top: Top::new(k), kept: Vec::new(), rows: 0 }
+        let norm = query.norm();
+        Self { function, metric, order, query, norm, k, top: Top::new(k), kept: Vec::new(), rows: 0 }
     }
 
     /// Looks at the rows of a batch, whose vectors are in `column`.
@@ -64,11 +78,12 @@ impl Scan {
     /// # Errors
     /// A vector of another length than the query's.
     pub(crate) fn push(&mut self, batch: &RecordBatch, column: usize) -> Result<()> {
-        let vectors = Argument::vectors(batch.column(column).clone(), &self.query.element())?;
-        let query = std::mem::replace(&mut self.query, Query::Single(Vec::new()));
+        let query = std::mem::replace(&mut self.query, Query::Null);
+        let vectors = Argument::vectors(batch.column(column).clone(), &query.element())?;
         let looked_at = match &query {
-            Query::Single(query) => self.look::<Float32Type>(query, &vectors, batch.num_rows()),
-            Query::Double(query) => self.look::<Float64Type>(query, &vectors, batch.num_rows()),
+            Query::Null => Ok((0..batch.num_rows()).fold(false, |any, row| any | self.take(row, None))),
+            Query::Single(query) => self.look_first(query, &vectors, batch.num_rows()),
+            Query::Double(query) => self.look(query, &vectors, batch.num_rows()),
         };
         self.query = query;
         if looked_at? {
@@ -78,31 +93,51 @@ impl Scan {
         Ok(())
     }
 
-    /// Whether a row of the batch is among the best.
-    fn look<T: ArrowPrimitiveType>(
-        &mut self,
-        query: &[T::Native],
-        vectors: &Argument,
-        count: usize,
-    ) -> Result<bool>
-    where
-        T::Native: Real,
-    {
-        let rows = Rows::<T>::new(vectors)?;
+    /// Whether a row of the batch is among the best, by values in full.
+    fn look(&mut self, query: &[f64], vectors: &Argument, count: usize) -> Result<bool> {
+        let rows = Rows::<Float64Type>::new(vectors)?;
         let mut any = false;
         for row in 0..count {
-            let distance = match rows.get(row) {
-                Some(vector) if vector.len() != query.len() => {
-                    return unequal(self.function, vector.len(), query.len());
-                }
-                Some(vector) => self.metric.distance(vector, query),
-                None => None,
-            };
-            if let Some(key) = self.order.key(distance, self.rows + row as u64) {
-                any |= self.top.push(key, (self.kept.len(), row));
+            let vector = rows.get(row);
+            if let Some(vector) = vector.filter(|vector| vector.len() != query.len()) {
+                return unequal(self.function, vector.len(), query.len());
             }
+            any |= self.take(row, vector.and_then(|vector| self.metric.distance(vector, query)));
         }
         Ok(any)
+    }
+
+    /// The same, with values in full only of rows that may be among the best.
+    fn look_first(&mut self, query: &[f32], vectors: &Argument, count: usize) -> Result<bool> {
+        let rows = Rows::<Float32Type>::new(vectors)?;
+        let (metric, order, norm) = (self.metric, self.order, self.norm);
+        let (rounding, unfit) = (rounding(query.len()), Cell::new(None));
+        let slices = (0..count).map(|row| {
+            let vector = rows.get(row);
+            if let Some(vector) = vector.filter(|vector| vector.len() != query.len()) {
+                unfit.set(Some(vector.len()));
+            }
+            vector.unwrap_or_default()
+        });
+        let (mut any, mut limit) = (false, self.top.limit());
+        scan(metric.measure(), query, slices, |row, first, second| {
+            let (value, error) = metric.approximate(norm, rounding, first, second);
+            if !order.beaten(limit, value, error) {
+                let vector = rows.get(row).filter(|vector| vector.len() == query.len());
+                any |= self.take(row, vector.and_then(|vector| metric.distance(vector, query)));
+                limit = self.top.limit();
+            }
+        });
+        match unfit.get() {
+            Some(length) => unequal(self.function, length, query.len()),
+            None => Ok(any),
+        }
+    }
+
+    /// Whether a row of the batch with this value is among the best so far.
+    fn take(&mut self, row: usize, value: Option<f64>) -> bool {
+        let key = self.order.key(value, self.rows + row as u64);
+        key.is_some_and(|key| self.top.push(key, (self.kept.len(), row)))
     }
 
     /// Copies the rows of a batch that are among the best, so that the batch can go.

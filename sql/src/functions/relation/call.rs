@@ -151,15 +151,6 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// True or false.
-    pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>> {
-        let Some(value) = self.constant(name)? else { return Ok(None) };
-        match value {
-            ScalarValue::Boolean(Some(flag)) => Ok(Some(flag)),
-            _ => self.wrong(name, "true or false", &value),
-        }
-    }
-
     /// The name of a column of `schema`, given as it stands or in quotes.
     pub(crate) fn column(&mut self, name: &str, schema: &DFSchema) -> Result<Option<String>> {
         let column = match self.value(name) {

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
-use datafusion::common::{DFSchema, DataFusionError, Result, exec_err, plan_err};
+use datafusion::common::{Column, DFSchema, DataFusionError, Result, exec_err, plan_err};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use futures::TryStreamExt;
 
@@ -16,6 +16,9 @@ use crate::functions::column::{common_element, element_of};
 use crate::search::{Metric, Nearest, Order, Query, Scan};
 use crate::suggest::{listed, nearest};
 use crate::types::type_name;
+
+/// The name of the search in plans that is put under sorts.
+pub(crate) const NEAREST: &str = "nearest";
 
 /// The function.
 #[derive(Debug)]
@@ -71,7 +74,10 @@ impl RelationFunction for Knn {
             Some(condition) => LogicalPlanBuilder::from(table).filter(condition)?.build()?,
             None => table,
         };
-        operation(Arc::new(KnnOperation { vector, k, metric }), vec![table, query])
+        operation(
+            Arc::new(Search { scored: true, vector, k, metric, order: Order::NEAREST }),
+            vec![table, query],
+        )
     }
 }
 
@@ -149,49 +155,91 @@ pub(super) fn index_of(schema: &Schema, column: &str, function: &str) -> Result<
     }
 }
 
+/// The search that lets pass the rows of `input` that come first by a value; `None` if the rows have other types than
+/// that needs.
+pub(crate) fn search_node(
+    vector: &str,
+    metric: Metric,
+    order: Order,
+    k: usize,
+    input: LogicalPlan,
+    query: LogicalPlan,
+) -> Result<Option<LogicalPlan>> {
+    let field = input.schema().field_with_unqualified_name(vector)?;
+    if common_element(NEAREST, &[field.data_type().clone(), query.schema().field(0).data_type().clone()])
+        .is_err()
+    {
+        return Ok(None);
+    }
+    let names: Vec<_> =
+        input.schema().iter().map(|(table, field)| (table.cloned(), field.name().clone())).collect();
+    let search = Search { scored: false, vector: vector.to_owned(), k, metric, order };
+    let plan = operation(Arc::new(search), vec![input, query])?;
+    // The search knows columns by name alone; above it they have their tables again.
+    let columns = names.into_iter().map(|(table, name)| {
+        Expr::Column(Column::new_unqualified(name.clone())).alias_qualified(table, name)
+    });
+    LogicalPlanBuilder::from(plan).project(columns)?.build().map(Some)
+}
+
+/// The search for one vector: `knn`, or what sorts by distances put under them.
 #[derive(Debug)]
-struct KnnOperation {
+struct Search {
+    /// Whether the result has distances and ranks.
+    scored: bool,
     vector: String,
     k: usize,
     metric: Metric,
+    order: Order,
 }
 
 #[async_trait]
-impl Operation for KnnOperation {
+impl Operation for Search {
     fn name(&self) -> &'static str {
-        "knn"
+        if self.scored { "knn" } else { NEAREST }
     }
 
     fn parameters(&self) -> String {
-        format!("k={}, metric={}, vector={}", self.k, self.metric.name(), self.vector)
+        let Order { descending, nulls_first } = self.order;
+        let order = match (descending, nulls_first) {
+            (false, None | Some(false)) => "",
+            (false, Some(true)) => ", nulls first",
+            (true, Some(true)) => ", descending, nulls first",
+            (true, None | Some(false)) => ", descending, nulls last",
+        };
+        format!("k={}, metric={}, vector={}{order}", self.k, self.metric.name(), self.vector)
     }
 
     fn columns(&self, inputs: &[&Schema]) -> Result<Vec<OutputColumn>> {
-        let passed = inputs.iter().take(1).flat_map(|table| table.fields()).enumerate();
-        let passed = passed.map(|(column, field)| OutputColumn::Passed {
-            input: 0,
-            column,
-            name: field.name().clone(),
-        });
-        let made = [("distance", DataType::Float64), ("rank", DataType::Int64)];
-        let made =
-            made.map(|(name, data_type)| OutputColumn::Made(Arc::new(Field::new(name, data_type, false))));
-        Ok(passed.chain(made).collect())
+        let mut columns = passed(inputs, 0, "");
+        if self.scored {
+            columns.extend(scores());
+        }
+        Ok(columns)
     }
 
     fn reads(&self, inputs: &[&Schema]) -> Result<Vec<Vec<usize>>> {
-        let [table, _] = inputs else { return plan_err!("knn reads a table and a query") };
-        Ok(vec![vec![index_of(table, &self.vector, "knn")?], vec![0]])
+        let [table, _] = inputs else { return plan_err!("a search reads a table and a query") };
+        Ok(vec![vec![index_of(table, &self.vector, self.name())?], vec![0]])
     }
 
     async fn run(&self, inputs: Vec<Input>, output: Output) -> Result<()> {
-        let [table, query] = inputs.as_slice() else { return exec_err!("knn reads a table and a query") };
-        let column = index_of(&table.schema(), &self.vector, "knn")?;
+        let [table, query] = inputs.as_slice() else {
+            return exec_err!("a search reads a table and a query");
+        };
+        let (name, table_schema) = (self.name(), table.schema());
+        let column = index_of(&table_schema, &self.vector, name)?;
         let types =
-            [table.schema().field(column).data_type().clone(), query.schema().field(0).data_type().clone()];
-        let Some(query) = one_vector(query, &common_element("knn", &types)?).await? else { return Ok(()) };
+            [table_schema.field(column).data_type().clone(), query.schema().field(0).data_type().clone()];
+        let element = common_element(name, &types)?;
+        let query = match one_vector(name, query, &element).await? {
+            Some(query) => query,
+            None if self.scored => return Ok(()),
+            // Every value is NULL, and any rows will do.
+            None => Query::Null,
+        };
         let scans = table.streams()?.into_iter().map(|mut stream| {
-            let mut scan = Scan::new("knn", self.metric, Order::NEAREST, query.clone(), self.k);
+            let mut scan = Scan::new(name, self.metric, self.order, query.clone(), self.k);
             let reservation = table.reservation().new_empty();
             SpawnedTask::spawn(async move {
                 while let Some(batch) = stream.try_next().await? {
@@ -201,18 +249,15 @@ impl Operation for KnnOperation {
                 Ok::<_, DataFusionError>((scan, reservation))
             })
         });
-        let mut finished = Vec::new();
-        let mut reservations = Vec::new();
+        let (mut finished, mut reservations) = (Vec::new(), Vec::new());
         for task in scans.collect::<Vec<_>>() {
-            let (scan, reservation) =
-                task.join().await.map_err(|error| DataFusionError::External(Box::new(error)))??;
+            let (scan, reservation) = task.join().await.map_err(stopped)??;
             finished.push(scan);
             reservations.push(reservation);
         }
         let found = Nearest::of(finished)?;
         let Some(rows) = found.rows else { return Ok(()) };
-        let passed = rows.num_columns();
-        let count = found.distances.len();
+        let (passed, count) = (rows.num_columns(), found.distances.len());
         output
             .send(count, |index| {
                 Ok(match index.checked_sub(passed) {
@@ -226,11 +271,32 @@ impl Operation for KnnOperation {
     }
 }
 
+/// The columns of an input, their names with `prefix`.
+pub(super) fn passed(inputs: &[&Schema], input: usize, prefix: &str) -> Vec<OutputColumn> {
+    let fields = inputs.get(input).into_iter().flat_map(|schema| schema.fields()).enumerate();
+    let passed = fields.map(|(column, field)| OutputColumn::Passed {
+        input,
+        column,
+        name: format!("{prefix}{}", field.name()),
+    });
+    passed.collect()
+}
+
+/// The columns `distance` and `rank`.
+pub(super) fn scores() -> [OutputColumn; 2] {
+    [("distance", DataType::Float64), ("rank", DataType::Int64)]
+        .map(|(name, data_type)| OutputColumn::Made(Arc::new(Field::new(name, data_type, false))))
+}
+
+pub(super) fn stopped(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
 /// The one vector that a plan gives.
-async fn one_vector(query: &Input, element: &DataType) -> Result<Option<Query>> {
+async fn one_vector(name: &str, query: &Input, element: &DataType) -> Result<Option<Query>> {
     let batches = query.rows().await?;
     if batches.iter().map(|batch| batch.num_rows()).sum::<usize>() > 1 {
-        return exec_err!("the query of knn must be one vector, not several rows; knn_join takes many");
+        return exec_err!("the query of {name} must be one vector, not several rows; knn_join takes many");
     }
     match batches.iter().find(|batch| batch.num_rows() == 1) {
         Some(batch) => Query::read(Arc::clone(batch.column(0)), element),

@@ -15,6 +15,7 @@
 mod call;
 mod exec;
 mod knn;
+mod knn_join;
 mod node;
 mod reduce;
 mod render;
@@ -34,6 +35,7 @@ use super::Docs;
 
 pub(crate) use call::Call;
 pub(crate) use exec::{Input, Output};
+pub(crate) use knn::{NEAREST, search_node};
 pub(crate) use node::{Operation, OutputColumn, RelationQueryPlanner, operation};
 pub(crate) use rewrite::name_tables;
 
@@ -53,8 +55,8 @@ pub(super) trait RelationFunction: Debug + Send + Sync {
     fn plan(&self, call: &mut Call<'_>) -> Result<LogicalPlan>;
 }
 
-fn all() -> [&'static dyn RelationFunction; 4] {
-    [&knn::Knn, &reduce::Principal, &reduce::Map, &render::Render]
+fn all() -> [&'static dyn RelationFunction; 5] {
+    [&knn::Knn, &knn_join::KnnJoin, &reduce::Principal, &reduce::Map, &render::Render]
 }
 
 fn find(name: &str) -> Option<&'static dyn RelationFunction> {

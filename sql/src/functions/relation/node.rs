@@ -105,11 +105,6 @@ impl RelationNode {
         Ok(Self { operation, inputs, columns, reads, schema: Arc::new(schema) })
     }
 
-    /// The operation.
-    pub(crate) fn operation(&self) -> &dyn Operation {
-        self.operation.as_ref()
-    }
-
     fn key(&self) -> (&'static str, String, &[LogicalPlan]) {
         (self.operation.name(), self.operation.parameters(), &self.inputs)
     }
