@@ -155,7 +155,7 @@ fn conditional(squares: &[f64], perplexity: f64, out: &mut [f64]) {
 }
 
 /// Moves the points downhill.
-fn descend(affinities: &Affinities, points: &mut Vec<[f64; 2]>, threads: usize) {
+fn descend(affinities: &Affinities, points: &mut [[f64; 2]], threads: usize) {
     let n = points.len();
     let rate = (n as f64 / EXAGGERATION / 4.0).max(50.0);
     let (mut speed, mut gains) = (vec![[0.0; 2]; n], vec![[1.0f64; 2]; n]);

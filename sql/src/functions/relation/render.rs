@@ -1,5 +1,6 @@
 //! `render`: the audio of views, from their rows.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -136,7 +137,10 @@ impl Operation for Rendering {
     fn parameters(&self) -> String {
         let Chain { sample_rate, seconds, .. } = &self.chain;
         // Chains that differ must not have one text.
-        format!("{seconds} s at {sample_rate} Hz, {:?}", self.chain)
+        let mut hash = DefaultHasher::new();
+        format!("{:?}", self.chain).hash(&mut hash);
+        let columns = self.chain.columns().join(", ");
+        format!("{seconds} s at {sample_rate} Hz through {columns} (chain {:016x})", hash.finish())
     }
 
     fn columns(&self, inputs: &[&Schema]) -> Result<Vec<OutputColumn>> {
