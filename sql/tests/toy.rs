@@ -6,9 +6,9 @@
 //!
 //! | subspace | embedding of a clip | of a view |
 //! | --- | --- | --- |
-//! | `pitch_shift` | 1 in the place of its key, i / 100 in the last | (semitones, 0, 0, 0) |
-//! | `time_stretch` | at the angle i / 20 in the first two places | (0, 10 ln rate, 0, 0) |
-//! | `invariant` | 1 in the place of its style, i / 100 in the third; that of `c10` is that of `c04` | (1, 0, 0, 0) |
+//! | `pitch_shift` | 1 in the place of its key, i / 100 in the last | 0.1 of cosine distance per semitone from the lowest |
+//! | `time_stretch` | at the angle i / 20 in the first two places | 0.05 per 10% of tempo from the slowest |
+//! | `invariant` | 1 in the place of its style, i / 100 in the third; that of `c10` is that of `c04` | the same for all |
 //!
 //! Views of clip `i` are all pairs of -2 and `i mod 4` semitones with rates 1 and 1.1 + (`i mod 3`) / 10.
 
@@ -227,10 +227,14 @@ fn moved() -> Columns {
     let views = drawn();
     let rows: Vec<(&str, &View)> =
         views.iter().flat_map(|view| SPACES.into_iter().map(move |space| (space, view))).collect();
-    let vector = |(space, view): &(&str, &View)| match *space {
-        "pitch_shift" => [view.semitones, 0.0, 0.0, 0.0],
-        "time_stretch" => [0.0, 10.0 * view.rate.ln(), 0.0, 0.0],
-        _ => [1.0, 0.0, 0.0, 0.0],
+    let vector = |(space, view): &(&str, &View)| {
+        let distance = match *space {
+            "pitch_shift" => 0.1 * (view.semitones + 2.0),
+            "time_stretch" => 0.05 * view.rate.ln() / 1.1f64.ln(),
+            _ => 0.0,
+        };
+        let angle = (1.0 - distance).acos();
+        [angle.cos(), angle.sin(), 0.0, 0.0]
     };
     let on = || -> ArrayRef { Arc::new(BooleanArray::from(vec![true; rows.len()])) };
     vec![

@@ -60,7 +60,7 @@ fn query_of(arguments: &[String]) -> (Option<&str>, &[String]) {
 
 pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failure> {
     if arguments.functions {
-        return print(&loev_sql::functions::reference());
+        return print(&loev_sql::functions::reference()?);
     }
     let (query, sources) = query_of(&arguments.arguments);
     if query.is_some() && arguments.file.is_some() {
@@ -80,11 +80,16 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
         eprintln!("note: {note}");
     }
     let mut session = Session::new(Answers::new(&runtime, &open.context, interrupt, settings))?;
-    Ok(match script {
-        Some(script) => session.script(&script)?,
-        None if std::io::stdin().is_terminal() => session.prompt()?,
-        None => session.lines(std::io::stdin().lock())?,
-    })
+    let done = match script {
+        Some(script) => session.script(&script),
+        None if std::io::stdin().is_terminal() => session.prompt(),
+        None => session.lines(std::io::stdin().lock()),
+    };
+    if matches!(done, Err(RunError::Interrupted)) {
+        // What is still at work need not come to its end.
+        runtime.shutdown_background();
+    }
+    Ok(done?)
 }
 
 fn settings(arguments: &SqlArguments, script: Option<&str>) -> Result<Settings, Failure> {

@@ -8,6 +8,8 @@ use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::Documentation;
 
 use super::names;
+use crate::error::SqlError;
+use crate::session::new_session;
 
 /// A function, with the other names that it has.
 struct Entry {
@@ -17,9 +19,11 @@ struct Entry {
 }
 
 /// The reference as Markdown: the functions of this crate in full, DataFusion's by name.
-pub fn reference() -> String {
-    let context = SessionContext::new();
-    super::register(&context);
+///
+/// # Errors
+/// As [`new_session`].
+pub fn reference() -> Result<String, SqlError> {
+    let context = new_session(1, None)?;
     let ours = names();
     let (own, others): (Vec<Entry>, Vec<Entry>) =
         entries(&context).into_iter().partition(|entry| ours.contains(&entry.name));
@@ -39,7 +43,7 @@ pub fn reference() -> String {
             entries.iter().map(|entry| format!("`{}`", entry.name.replace('|', "\\|"))).collect();
         let _ = writeln!(text, "| {} | {} |", section.trim_end_matches(" Functions"), names.join(", "));
     }
-    text
+    Ok(text)
 }
 
 fn describe(entry: &Entry, text: &mut String) {
@@ -100,7 +104,7 @@ mod tests {
     fn the_reference_is_what_the_functions_say() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/functions.md");
         let stored = std::fs::read_to_string(path).unwrap_or_default();
-        let text = super::reference();
+        let text = super::reference().unwrap();
         assert!(
             text.contains("### `transpose_key(key, semitones)`")
                 && text.contains("Also `list_cosine_distance`.")
