@@ -86,7 +86,7 @@ impl<'a> Answers<'a> {
         let count = match output {
             Some((path, format)) => {
                 let count = to_file(&path, format, &schema, &mut rows)?;
-                eprintln!("{}: {count} rows", path.display());
+                eprintln!("{}: {}", path.display(), rows_in_words(count));
                 count
             }
             None => match self.to_stdout(&schema, &mut rows) {
@@ -96,8 +96,7 @@ impl<'a> Answers<'a> {
             },
         };
         if self.settings.timing {
-            let noun = if count == 1 { "row" } else { "rows" };
-            eprintln!("{count} {noun} in {:.3} s", begun.elapsed().as_secs_f64());
+            eprintln!("{} in {:.3} s", rows_in_words(count), begun.elapsed().as_secs_f64());
         }
         Ok(())
     }
@@ -122,7 +121,8 @@ impl<'a> Answers<'a> {
             style.max_rows = Some(PAGED_ROWS);
         }
         let mut text = Vec::new();
-        self.given += 1;
+        // A statement that changes the session is answered in a table alone.
+        self.given += u64::from(!schema.fields().is_empty() || format == Format::Table);
         if self.given > 1 && !terminal && matches!(format, Format::Table | Format::Csv | Format::Markdown) {
             text.push(b'\n');
         }
@@ -141,6 +141,10 @@ impl<'a> Answers<'a> {
         out.write_all(&text).map_err(SqlError::from)?;
         write_all(schema, &style, rows, &mut out)
     }
+}
+
+fn rows_in_words(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "row" } else { "rows" })
 }
 
 /// Writes an answer into a file, which appears when it is whole.
