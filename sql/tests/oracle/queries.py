@@ -1,4 +1,4 @@
-"""Prints those answers of queries.slt that are not plain from toy.rs, from the same formulas. Ran with numpy 2.4.6."""
+"""Prints those answers of queries.slt that are not plain from toy, from the same formulas. Ran with numpy 2.4.6."""
 
 import numpy as np
 
