@@ -85,11 +85,11 @@ impl<'a> Answers<'a> {
         };
         let count = match output {
             Some((path, format)) => {
-                let count = to_file(&path, format, &schema, &mut rows)?;
+                let count = write_file(&path, format, &schema, &mut rows)?;
                 eprintln!("{}: {}", path.display(), rows_in_words(count));
                 count
             }
-            None => match self.to_stdout(&schema, &mut rows) {
+            None => match self.show(&schema, &mut rows) {
                 // `loev sql ... | head` is no failure.
                 Err(RunError::Sql(error)) if error.is_broken_pipe() => return Ok(()),
                 other => other?,
@@ -101,7 +101,7 @@ impl<'a> Answers<'a> {
         Ok(())
     }
 
-    fn to_stdout(&mut self, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
+    fn show(&mut self, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let format = self.settings.format;
@@ -151,7 +151,7 @@ fn rows_in_words(count: u64) -> String {
 ///
 /// # Errors
 /// When the file is one of a run's own or cannot be written, and when the statement fails.
-fn to_file(path: &Path, format: Format, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
+fn write_file(path: &Path, format: Format, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
     refuse_own(path)?;
     let mut file = AtomicFile::create(path).map_err(RunError::io("cannot write", path))?;
     let count = write_all(schema, &Style::new(format), rows, &mut file)?;
