@@ -4,7 +4,7 @@
 select a.clip_id, b.clip_id as other, count(*) as subspaces, min(cosine_similarity(a.embedding, b.embedding)) as least_similarity
 from embeddings_labelled a
 join embeddings_labelled b on a.subspace = b.subspace and a.clip_id < b.clip_id
-where cosine_similarity(a.embedding, b.embedding) > 0.999
+where cosine_similarity(a.embedding, b.embedding) > 0.9999
 group by a.clip_id, b.clip_id
 order by subspaces desc, least_similarity desc, a.clip_id, other
 limit 20

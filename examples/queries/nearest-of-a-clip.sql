@@ -4,7 +4,7 @@
 with asked as (
   select * from embeddings_labelled where clip_id = (select min(clip_id) from clips)
 ), ranked as (
-  select a.clip_id as asked, b.*, cosine_distance(a.embedding, b.embedding) as distance,
+  select b.*, round(cosine_distance(a.embedding, b.embedding), 5) as distance,
          row_number() over (partition by a.subspace order by cosine_distance(a.embedding, b.embedding), b.clip_id) as rank
   from asked a join embeddings_labelled b on a.subspace = b.subspace and a.clip_id <> b.clip_id
 )

@@ -2,7 +2,7 @@
 -- mislabelled music come first. Needs an `embed` stage (here embeddings).
 --   loev sql runs/quickstart -f examples/queries/outliers.sql
 with distances as (
-  select a.subspace, a.clip_id, avg(cosine_distance(a.embedding, b.embedding)) as distance
+  select a.subspace, a.clip_id, round(avg(cosine_distance(a.embedding, b.embedding)), 5) as distance
   from embeddings_labelled a
   join embeddings_labelled b on a.subspace = b.subspace and a.clip_id <> b.clip_id
   group by a.subspace, a.clip_id

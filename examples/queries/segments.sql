@@ -11,6 +11,7 @@ with within as (
   from embeddings_labelled a join embeddings_labelled b on a.subspace = b.subspace and a.clip_id < b.clip_id
   group by a.subspace
 )
-select subspace, within_clips, between_clips, within_clips / between_clips as ratio
+select subspace, round(within_clips, 5) as within_clips, round(between_clips, 5) as between_clips,
+       round(within_clips / between_clips, 3) as ratio
 from within join between_clips using (subspace)
 order by subspace

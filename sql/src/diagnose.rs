@@ -11,6 +11,7 @@ use datafusion::execution::context::SessionContext;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use loev_ops::operators;
 
 use crate::catalog;
 use crate::error::{Place, SqlError, StatementError};
@@ -47,6 +48,9 @@ const KEYWORDS: [&str; 24] = [
     "where",
     "with",
 ];
+
+/// How DataFusion ends its message about a field that is not there.
+const NO_FIELD: &str = " not found in struct";
 
 /// What DataFusion puts before the message of a function that checks its own arguments.
 const OWN_WORDS: &str = " user-defined coercion failed with: ";
@@ -85,7 +89,12 @@ pub(crate) fn explain(error: DataFusionError, statement: &str, names: &Names) ->
     let spanned = diagnostic.and_then(|diagnostic| diagnostic.span).map(|span| place_of(span, statement));
     let explained = match innermost(&error) {
         DataFusionError::SQL(parser, _) => parser_error(parser, statement, &tokens),
-        DataFusionError::SchemaError(schema, _) => schema_error(schema, statement, spanned),
+        DataFusionError::SchemaError(schema, _) => schema_error(schema, statement, spanned, &tokens),
+        DataFusionError::Plan(message) | DataFusionError::Execution(message)
+            if message.contains(NO_FIELD) =>
+        {
+            no_field(&clean(message), statement, &tokens)
+        }
         DataFusionError::Plan(message) | DataFusionError::NotImplemented(message) => {
             plan_error(message, diagnostic, statement, names)
                 .at(spanned.or_else(|| call_named_in(message, &tokens)))
@@ -175,9 +184,17 @@ fn parser_error(error: &ParserError, statement: &str, tokens: &[TokenWithSpan]) 
     }
 }
 
-fn schema_error(error: &SchemaError, statement: &str, spanned: Option<Place>) -> StatementError {
-    let place =
-        |column: &Column| spanned.or_else(|| column.spans().first().map(|span| place_of(span, statement)));
+fn schema_error(
+    error: &SchemaError,
+    statement: &str,
+    spanned: Option<Place>,
+    tokens: &[TokenWithSpan],
+) -> StatementError {
+    let place = |column: &Column| {
+        let spanned = spanned.or_else(|| column.spans().first().map(|span| place_of(span, statement)));
+        // The planner keeps no places of the columns of `using`.
+        spanned.or_else(|| tokens.iter().find(|token| says(token, &column.name)).map(place_of_token))
+    };
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
             let message = match &field.relation {
@@ -375,9 +392,44 @@ fn call_named_in(message: &str, tokens: &[TokenWithSpan]) -> Option<Place> {
         if !called || KEYWORDS.contains(&name.as_str()) || !words.contains(&name) {
             return None;
         }
-        let (line, column) = start_of(token);
-        Some(Place { line, column, length: token_length(token) })
+        Some(place_of_token(token))
     })
+}
+
+/// A field that a struct lacks. What the draws of operators hold is known.
+fn no_field(message: &str, statement: &str, tokens: &[TokenWithSpan]) -> StatementError {
+    let field = quoted_between(message, "Field ", NO_FIELD).unwrap_or_default();
+    // As in `column['field']` and `column.field`.
+    let found = tokens
+        .windows(3)
+        .find(|part| matches!(part[1].token, Token::LBracket | Token::Period) && says(&part[2], field));
+    let Some([column, _, place]) = found else { return StatementError::new(message, statement) };
+    let column = column.token.to_string().trim_matches('"').to_owned();
+    let error = StatementError::new(format!("'{column}' has no field '{field}'"), statement)
+        .at(Some(place_of_token(place)));
+    let Some(operator) = operators::find(&column) else { return error };
+    let names: Vec<&str> =
+        std::iter::once("applied").chain(operator.params.iter().map(|param| param.name)).collect();
+    let error = match nearest(field, names.iter().copied()) {
+        Some(near) => error.help(format!("did you mean '{near}'?")),
+        None => error,
+    };
+    error.help(format!("fields are: {}", listed(names, LISTED)))
+}
+
+/// Whether a token is this name, or this text.
+fn says(token: &TokenWithSpan, name: &str) -> bool {
+    match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => word.value.eq_ignore_ascii_case(name),
+        Token::Word(word) => word.value == name,
+        Token::SingleQuotedString(text) => text == name,
+        _ => false,
+    }
+}
+
+fn place_of_token(token: &TokenWithSpan) -> Place {
+    let (line, column) = start_of(token);
+    Place { line, column, length: token_length(token) }
 }
 
 /// The text in the statement that the message names, such as a file's path.
@@ -387,9 +439,7 @@ fn text_named_in(message: &str, tokens: &[TokenWithSpan]) -> Option<Place> {
         Token::Word(word) => word.quote_style.is_some() && message.contains(word.value.as_str()),
         _ => false,
     };
-    let token = tokens.iter().find(named)?;
-    let (line, column) = start_of(token);
-    Some(Place { line, column, length: token_length(token) })
+    tokens.iter().find(named).map(place_of_token)
 }
 
 fn place_of(span: Span, statement: &str) -> Place {
@@ -457,6 +507,23 @@ mod tests {
         assert_error("select name from music where nn > 1 order by n", &["column 'nn' not found"]);
         assert!(error("select bpm from music").contains("write it in double quotes, \"BPM\""));
         assert!(error("select name from music a, music b").contains("more than one table"));
+    }
+
+    #[test]
+    fn unknown_fields_and_columns_of_using() {
+        let shifts =
+            "from (select n, {applied: true, semitones: 1.0} as pitch_shift, {a: 1} as s from music)";
+        let text = error(&format!("select n, pitch_shift['semitone'] {shifts}"));
+        assert!(text.starts_with("'pitch_shift' has no field 'semitone'\n"), "{text}");
+        assert!(text.contains("    |                       ^^^^^^^^^^\n"), "{text}");
+        assert!(
+            text.contains("help: did you mean 'semitones'?")
+                && text.contains("fields are: applied, semitones"),
+            "{text}"
+        );
+        assert_error(&format!("select s['b'] {shifts}"), &["'s' has no field 'b'"]);
+        let text = error("select a.n from music a join music b using (nn)");
+        assert!(text.contains("column 'nn' not found") && text.contains("^^\n"), "{text}");
     }
 
     #[test]

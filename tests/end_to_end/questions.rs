@@ -33,6 +33,10 @@ fn files_are_asked_with_and_without_a_run() {
     assert_eq!(here.done(&["sql", "out", "moods=labels.csv", query, "--format", "csv"]), "mood\ncalm\n");
     let query = "select count(*) as n from clips c join 'labels.csv' l using (clip_id)";
     assert_eq!(here.done(&["sql", "out", query, "--format", "csv"]), "n\n2\n");
+    here.write("my labels.csv", "n\n1\n2\n");
+    let (out, told, code) =
+        piped(&here, &["sql", "mine=my labels.csv", "--format", "csv"], "select sum(n) as n from mine");
+    assert_eq!((out.as_str(), code), ("n\n3\n", Some(0)), "{told}");
     let missing = here.loev(&["sql", "out", "select * from 'label.csv'"]);
     assert!(
         errors(&missing).contains("no such file") && errors(&missing).contains('^'),

@@ -85,24 +85,23 @@ impl<'a> Answers<'a> {
         };
         let count = match output {
             Some((path, format)) => {
-                let count = to_file(&path, format, &schema, &mut rows)?;
-                eprintln!("{}: {count} rows", path.display());
+                let count = write_file(&path, format, &schema, &mut rows)?;
+                eprintln!("{}: {}", path.display(), rows_in_words(count));
                 count
             }
-            None => match self.to_stdout(&schema, &mut rows) {
+            None => match self.show(&schema, &mut rows) {
                 // `loev sql ... | head` is no failure.
                 Err(RunError::Sql(error)) if error.is_broken_pipe() => return Ok(()),
                 other => other?,
             },
         };
         if self.settings.timing {
-            let noun = if count == 1 { "row" } else { "rows" };
-            eprintln!("{count} {noun} in {:.3} s", begun.elapsed().as_secs_f64());
+            eprintln!("{} in {:.3} s", rows_in_words(count), begun.elapsed().as_secs_f64());
         }
         Ok(())
     }
 
-    fn to_stdout(&mut self, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
+    fn show(&mut self, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
         let stdout = std::io::stdout();
         let terminal = stdout.is_terminal();
         let format = self.settings.format;
@@ -122,7 +121,8 @@ impl<'a> Answers<'a> {
             style.max_rows = Some(PAGED_ROWS);
         }
         let mut text = Vec::new();
-        self.given += 1;
+        // A statement that changes the session is answered in a table alone.
+        self.given += u64::from(!schema.fields().is_empty() || format == Format::Table);
         if self.given > 1 && !terminal && matches!(format, Format::Table | Format::Csv | Format::Markdown) {
             text.push(b'\n');
         }
@@ -143,11 +143,15 @@ impl<'a> Answers<'a> {
     }
 }
 
+fn rows_in_words(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "row" } else { "rows" })
+}
+
 /// Writes an answer into a file, which appears when it is whole.
 ///
 /// # Errors
 /// When the file is one of a run's own or cannot be written, and when the statement fails.
-fn to_file(path: &Path, format: Format, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
+fn write_file(path: &Path, format: Format, schema: &SchemaRef, rows: &mut Rows) -> Result<u64, RunError> {
     refuse_own(path)?;
     let mut file = AtomicFile::create(path).map_err(RunError::io("cannot write", path))?;
     let count = write_all(schema, &Style::new(format), rows, &mut file)?;

@@ -46,9 +46,13 @@ pub struct SqlArguments {
 /// The last argument when it is a statement, and the sources before it. A statement is more than one word and nothing
 /// that is there.
 fn query_of(arguments: &[String]) -> (Option<&str>, &[String]) {
-    let is_place = |text: &str| {
+    let exists = |text: &str| {
         Path::new(text).exists()
             || ["s3://", "gs://", "file://"].iter().any(|scheme| text.starts_with(scheme))
+    };
+    let is_place = |text: &str| match text.split_once('=') {
+        Some((name, path)) if !name.contains(char::is_whitespace) => exists(text) || exists(path),
+        _ => exists(text),
     };
     match arguments {
         [sources @ .., last] if last.contains(char::is_whitespace) && !is_place(last) => {
@@ -80,11 +84,16 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
         eprintln!("note: {note}");
     }
     let mut session = Session::new(Answers::new(&runtime, &open.context, interrupt, settings))?;
-    Ok(match script {
-        Some(script) => session.script(&script)?,
-        None if std::io::stdin().is_terminal() => session.prompt()?,
-        None => session.lines(std::io::stdin().lock())?,
-    })
+    let done = match script {
+        Some(script) => session.script(&script),
+        None if std::io::stdin().is_terminal() => session.prompt(),
+        None => session.lines(std::io::stdin().lock()),
+    };
+    if matches!(done, Err(RunError::Interrupted)) {
+        // What is still at work need not come to its end.
+        runtime.shutdown_background();
+    }
+    Ok(done?)
 }
 
 fn settings(arguments: &SqlArguments, script: Option<&str>) -> Result<Settings, Failure> {

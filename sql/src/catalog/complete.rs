@@ -103,7 +103,9 @@ impl Catalog {
             return self.table_names().collect();
         }
         let table = named.get(name).map_or(name, String::as_str);
-        self.table(table).map(columns).unwrap_or_default()
+        // The alias may be given further on, in a `from` that is not written yet.
+        let all = || self.tables.iter().flat_map(columns).collect();
+        self.table(table).map_or_else(all, columns)
     }
 
     fn fields(&self, column: &str) -> Vec<String> {
@@ -237,6 +239,7 @@ mod tests {
         assert_eq!(completed("select m.| from music as m").1, ["name", "n", "\"BPM\"", "vector"]);
         assert_eq!(completed("select d.g| from music m, draws d").1, ["gain"]);
         assert_eq!(completed("select music.v").1, ["vector"]);
+        assert_eq!(completed("select x.vec").1, ["vector"], "whatever x will be");
         assert_eq!(completed("select gain['d").1, ["db']"]);
         assert_eq!(
             completed("select ga| from music").1,

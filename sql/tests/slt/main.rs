@@ -1,7 +1,7 @@
 //! The test files of `sql/tests/slt`: statements with their answers, in the format of sqllogictest.
 //!
 //! Each file has a session of its own. Floats are compared at five significant digits. `\i PATH` runs the statement of
-//! a file, named from the project's root. `\open A B` opens made-up runs (`toy.rs`): `toy`, and `worse`, which does not
+//! a file, named from the project's root. `\open A B` opens made-up runs (`toy`): `toy`, and `worse`, which does not
 //! know the key of one clip more.
 
 #![allow(clippy::unwrap_used)]
