@@ -236,7 +236,7 @@ fn curve(
     };
     let title = format!("cosine distance by {}", parameter.factor);
     let x_title = format!("{} of {}", between, parameter.name);
-    Ok((Lines { title, x_title, series, include: Some(0.0) }, names))
+    Ok((Lines { title, x_title, series, include: Some(0.0), wide: true }, names))
 }
 
 /// How far apart the same view of two clips is: what distances are to be seen against.

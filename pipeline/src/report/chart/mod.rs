@@ -115,6 +115,8 @@ pub fn drawing(width: f64, height: f64, label: &str) -> Html {
         "svg",
         &[
             ("viewBox", view.as_str().into()),
+            ("width", width.into()),
+            ("height", height.into()),
             ("role", "img".into()),
             ("aria-label", label.into()),
             ("class", "chart".into()),
