@@ -142,7 +142,7 @@ async fn figure(run: &Run, stage: &str, views: &str, spaces: &[String]) -> Resul
         let words: Vec<String> =
             elsewhere.1.iter().map(|(name, value)| format!("{name} {}", short(*value))).collect();
         caption = format!(
-            "{caption} Beside it, the median distance to the same view of another clip: {}.",
+            "{caption} For comparison, the median distance to the same view of another clip: {}.",
             words.join(", ")
         );
         statements.push(elsewhere.0);
