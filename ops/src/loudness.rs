@@ -6,6 +6,8 @@ use crate::audio::Audio;
 
 /// Below this a block does not count.
 const ABSOLUTE_GATE_LUFS: f64 = -70.0;
+/// A block is 400 ms long, and the next one begins 100 ms later.
+const BLOCK_HOPS: usize = 4;
 
 /// The integrated loudness, in LUFS; `None` when nothing in the audio is above -70 LUFS.
 ///
@@ -24,10 +26,10 @@ pub fn integrated_loudness(audio: &Audio) -> Option<f64> {
 
 /// As [`integrated_loudness`], with a buffer to keep.
 pub(crate) fn integrated(audio: &Audio, energies: &mut Vec<f64>) -> Option<f64> {
-    let hop = (audio.rate as usize + 5) / 10;
+    let hop = hop_frames(audio.rate);
     let frames = audio.frames();
     // Whole hops; all of a short sound is one.
-    let short = frames < 4 * hop;
+    let short = frames < BLOCK_HOPS * hop;
     let hop = if short { frames } else { hop };
     if hop == 0 {
         return None;
@@ -43,7 +45,11 @@ pub(crate) fn integrated(audio: &Audio, energies: &mut Vec<f64>) -> Option<f64> 
             }
         }
     }
-    let width = if short { 1 } else { 4 };
+    gated(energies, if short { 1 } else { BLOCK_HOPS }, hop)
+}
+
+/// The mean over the blocks that count: `energies` are those of hops of `hop` frames, `width` of which make a block.
+fn gated(energies: &[f64], width: usize, hop: usize) -> Option<f64> {
     let power = |block: &[f64]| block.iter().sum::<f64>() / (width * hop) as f64;
     let mean_above = |gate: f64| {
         let (mut sum, mut count) = (0.0, 0u32);
@@ -56,6 +62,63 @@ pub(crate) fn integrated(audio: &Audio, energies: &mut Vec<f64>) -> Option<f64> 
     let mean = mean_above(gate)?;
     let mean = mean_above(gate.max(0.1 * mean))?;
     Some(-0.691 + 10.0 * mean.log10())
+}
+
+fn hop_frames(rate: u32) -> usize {
+    (rate as usize + 5) / 10
+}
+
+/// The [`integrated_loudness`] of audio that comes in pieces: 8 bytes are kept of every 100 ms.
+pub struct LoudnessMeter {
+    rate: u32,
+    filters: Vec<KFilter>,
+    energies: Vec<f64>,
+    /// Energy and frames of the hop that is not full yet.
+    open: (f64, usize),
+}
+
+impl LoudnessMeter {
+    /// A meter for audio of `rate` Hz.
+    pub fn new(rate: u32) -> Self {
+        Self { rate, filters: Vec::new(), energies: Vec::new(), open: (0.0, 0) }
+    }
+
+    /// Takes the next piece, of as many channels as the first.
+    pub fn push(&mut self, piece: &Audio) {
+        let (hop, frames) = (hop_frames(self.rate), piece.frames());
+        if hop == 0 {
+            return;
+        }
+        let weights = channel_weights(piece.channels.len());
+        self.filters.resize_with(piece.channels.len(), || KFilter::new(self.rate));
+        let mut from = 0;
+        while from < frames {
+            let to = frames.min(from + hop - self.open.1);
+            let weights = weights.iter().chain(std::iter::repeat(&1.0));
+            for ((channel, filter), weight) in piece.channels.iter().zip(&mut self.filters).zip(weights) {
+                if *weight > 0.0 {
+                    self.open.0 += weight * filter.energy(channel.get(from..to).unwrap_or_default());
+                }
+            }
+            self.open.1 += to - from;
+            if self.open.1 == hop {
+                self.energies.push(self.open.0);
+                self.open = (0.0, 0);
+            }
+            from = to;
+        }
+    }
+
+    /// The loudness of what was pushed, in LUFS.
+    pub fn integrated(&self) -> Option<f64> {
+        let hop = hop_frames(self.rate);
+        if self.energies.len() >= BLOCK_HOPS {
+            return gated(&self.energies, BLOCK_HOPS, hop);
+        }
+        let frames = self.energies.len() * hop + self.open.1;
+        let energy = self.energies.iter().sum::<f64>() + self.open.0;
+        (frames > 0).then(|| gated(&[energy], 1, frames)).flatten()
+    }
 }
 
 /// Table 3 of the standard.
@@ -241,6 +304,26 @@ mod tests {
                 assert!((got - want).abs() < tolerance, "{rate} Hz, {seconds} s: {got} {want}");
             }
         }
+    }
+
+    #[test]
+    fn pieces_are_as_loud_as_the_whole() {
+        let mut rng = Key::root(4).rng();
+        for (frames, channels) in [(100, 1), (5_000, 2), (64_000, 6), (71_234, 2)] {
+            let mut channel =
+                || (0..frames).map(|i| 0.2 * (i as f32 / 9e3).sin() * rng.normal() as f32).collect();
+            let audio = Audio { rate: 16_000, channels: (0..channels).map(|_| channel()).collect() };
+            for piece in [37, 1_600, 10_000, 100_000] {
+                let mut meter = LoudnessMeter::new(16_000);
+                for from in (0..frames).step_by(piece) {
+                    let part = |c: &Vec<f32>| c[from..frames.min(from + piece)].to_vec();
+                    meter.push(&Audio { rate: 16_000, channels: audio.channels.iter().map(part).collect() });
+                }
+                let (got, want) = (meter.integrated().unwrap(), integrated_loudness(&audio).unwrap());
+                assert!((got - want).abs() < 1e-9, "{frames} in {piece}: {got} {want}");
+            }
+        }
+        assert_eq!(LoudnessMeter::new(16_000).integrated(), None);
     }
 
     #[test]

@@ -8,11 +8,12 @@
 //! ever padded. A warp that is not applied runs at identity: processed and untouched views cannot be told apart.
 
 use crate::audio::Audio;
-use crate::chain::{Chain, Leaf, Step, check_draw, leaf_frames, steps};
+use crate::chain::{Chain, Channels, Leaf, Step, check_draw, leaf_frames, steps};
 use crate::error::{AudioError, RejectKind};
 use crate::operator::{Kernel, Scratch, Warp};
 use crate::partners::Partners;
 use crate::rng::Key;
+use crate::source::Source;
 use crate::speed::Resampler;
 use crate::views::{Draw, operator_key};
 use crate::vocoder::{Vocoder, input_frames};
@@ -60,6 +61,22 @@ impl Renderer {
     /// views, and so is the start for the views of a segment.
     pub fn read_range(&self, draw: &Draw) -> (f64, f64) {
         (draw.centre_s - self.read_seconds / 2.0, self.read_seconds)
+    }
+
+    /// The range of the clip that the view is made from, at the rate and with the channels of the chain.
+    ///
+    /// # Errors
+    /// Whatever keeps the clip from being read.
+    pub fn read(&self, source: &Source, draw: &Draw) -> Result<Audio, AudioError> {
+        let (start, seconds) = self.read_range(draw);
+        let start = start.max(0.0);
+        match self.chain.channels {
+            Channels::Mono => source.read_mono(start, seconds, self.chain.sample_rate),
+            channels => {
+                let audio = source.read(start, seconds, self.chain.sample_rate)?;
+                Ok(audio.with_channels(channels.count()))
+            }
+        }
     }
 
     /// As [`Renderer::render_into`], into new memory.
@@ -189,7 +206,7 @@ fn middle(source: &Audio, frames: usize, view: &mut Audio) -> Result<(), AudioEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::{Channels, Sampling};
+    use crate::chain::Sampling;
     use crate::views::Pools;
     use proptest::prelude::*;
     use std::f64::consts::TAU;

@@ -6,6 +6,7 @@
 //! run     the run directory, progress, rejects; carries the stages out in order
 //! stages  what each kind of stage does
 //! exec    physical operators: Draw, Batch, Render, Embed, Write; pool and lanes
+//! compare two runs side by side
 //! verify  whether a run still is what its receipts say
 //! listen  pages of views to hear and see
 //! report  a page with what a run found
@@ -14,6 +15,7 @@
 
 mod allocator;
 pub mod cli;
+pub mod compare;
 pub mod error;
 pub mod exec;
 pub mod listen;

@@ -14,6 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::catalog;
 use crate::error::{Place, SqlError, StatementError};
+use crate::functions::relation;
 use crate::suggest::{listed, nearest};
 
 /// Names listed after "tables are" and "columns are".
@@ -70,7 +71,8 @@ impl Names {
             .collect();
         functions.sort();
         functions.dedup();
-        let mut table_functions: Vec<String> = state.table_functions().keys().cloned().collect();
+        let ours = relation::documentation().map(|(name, _)| name.to_owned());
+        let mut table_functions: Vec<String> = state.table_functions().keys().cloned().chain(ours).collect();
         table_functions.sort();
         Self { tables: catalog::table_names(context), functions, table_functions }
     }
@@ -96,6 +98,15 @@ pub(crate) fn explain(error: DataFusionError, statement: &str, names: &Names) ->
             StatementError::new(message.as_str(), statement).at(call_named_in(&message, &tokens))
         }
         DataFusionError::Configuration(message) => StatementError::new(clean(message), statement),
+        // A file that the statement names.
+        DataFusionError::External(ours) => {
+            let message = ours.downcast_ref::<SqlError>().map(ToString::to_string);
+            let named = message.and_then(|text| Some((text_named_in(&text, &tokens)?, text)));
+            match named {
+                Some((place, message)) => StatementError::new(message, statement).at(Some(place)),
+                None => return engine(error),
+            }
+        }
         _ => return engine(error),
     };
     explained.into()
@@ -367,6 +378,18 @@ fn call_named_in(message: &str, tokens: &[TokenWithSpan]) -> Option<Place> {
         let (line, column) = start_of(token);
         Some(Place { line, column, length: token_length(token) })
     })
+}
+
+/// The text in the statement that the message names, such as a file's path.
+fn text_named_in(message: &str, tokens: &[TokenWithSpan]) -> Option<Place> {
+    let named = |token: &&TokenWithSpan| match &token.token {
+        Token::SingleQuotedString(text) => !text.is_empty() && message.contains(text.as_str()),
+        Token::Word(word) => word.quote_style.is_some() && message.contains(word.value.as_str()),
+        _ => false,
+    };
+    let token = tokens.iter().find(named)?;
+    let (line, column) = start_of(token);
+    Some(Place { line, column, length: token_length(token) })
 }
 
 fn place_of(span: Span, statement: &str) -> Place {

@@ -7,11 +7,12 @@
 //!
 //! * [`session_config`] and [`new_session`]: shared with the pipeline's own SQL stages.
 //! * [`open_run`], [`register_table`]: a directory of Parquet files is a table; [`open_runs`]: several runs beside
-//!   each other.
+//!   each other, and files of rows.
 //! * [`store`]: files on this machine and in object stores, by address.
 //! * [`plan`], [`query`], [`stream`], [`execute`]: one statement; [`referenced_tables`]: what it reads.
+//! * [`statements`]: several statements in one text.
 //! * [`Catalog`]: tables, columns and functions, for `\d` and completion.
-//! * [`Style`], [`write`](fn@write): results as text.
+//! * [`Style`], [`write`](fn@write): results as text or Parquet.
 //!
 //! Invariant: types come back as they are stored, and no result has a view type.
 //!
@@ -34,7 +35,8 @@ pub mod functions;
 mod output;
 mod query;
 mod run;
-mod runs;
+mod script;
+mod search;
 mod session;
 pub mod store;
 mod suggest;
@@ -42,12 +44,17 @@ mod suggest;
 mod testing;
 mod types;
 
-pub use catalog::{Catalog, ColumnInfo, FunctionInfo, FunctionKind, TableInfo};
+pub use catalog::{
+    COLUMNS, Catalog, ColumnInfo, FIGURES, FunctionInfo, FunctionKind, OpenRuns, RUNS, Source, TableInfo,
+    open_runs,
+};
 pub use error::{Place, SqlError, StatementError, StoreFault};
-pub use output::{Format, Style, Writer, write};
+pub use output::{Bars, Format, Style, Writer, write};
 pub use query::{execute, explain_error, plan, query, referenced_tables, stream};
-pub use run::{Absent, OpenRun, RunCatalog, open_run, register_table};
-pub use runs::{OpenRuns, RUNS, open_runs};
+pub use run::{
+    Absent, OpenRun, RunCatalog, RunFigure, RunMachine, RunStage, open_run, owning_run, register_table,
+};
+pub use script::{gives_rows, is_finished, statements};
 pub use session::{new_session, session_config};
 pub use store::Location;
 pub use types::type_name;

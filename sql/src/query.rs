@@ -14,12 +14,32 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{
     Query, SetExpr, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
+use datafusion::sql::sqlparser::parser::ParserError;
 use futures::TryStreamExt;
 
 use crate::diagnose::{Names, explain};
 use crate::error::{Place, SqlError, StatementError};
+use crate::functions::operators::tokens;
+use crate::functions::relation::name_tables;
 use crate::output::{Style, Writer};
+use crate::run::owning_run;
+use crate::store::Location;
 use crate::types::without_views;
+
+/// Why a statement is refused, and what to do instead.
+type Refusal = (&'static str, &'static str);
+
+const CHANGED: Refusal = (
+    "a run's tables cannot be changed",
+    "make a new table with 'create table NAME as select ...', or a file with 'copy (select ...) to'",
+);
+const OWN: Refusal =
+    ("this would write among a run's own files", "write to a folder outside of the run's tables");
+
+fn is_own_file(target: &str) -> bool {
+    let place = Location::parse(target).ok();
+    place.as_ref().and_then(Location::as_path).is_some_and(|path| owning_run(path).is_some())
+}
 
 /// Parses and plans one statement, and runs it if it only changes the session (`create view`,
 /// `set`). No column of the frame's schema has a view type, at any depth.
@@ -32,18 +52,22 @@ pub async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, SqlE
     let planned = async {
         // The planner's futures are large; boxed, they do not live on our callers' stacks.
         let plan = Box::pin(context.state().statement_to_plan(statement)).await?;
-        if matches!(plan, LogicalPlan::Dml(_)) {
-            return Ok(None);
+        let forbidden = match &plan {
+            LogicalPlan::Dml(_) => Some(CHANGED),
+            LogicalPlan::Copy(copy) if is_own_file(&copy.output_url) => Some(OWN),
+            _ => None,
+        };
+        if let Some(forbidden) = forbidden {
+            return Ok(Err(forbidden));
         }
         let frame = Box::pin(context.execute_logical_plan(plan)).await?;
-        plain_columns(frame).map(Some)
+        plain_columns(frame).map(Ok)
     };
     match planned.await {
-        Ok(Some(frame)) => Ok(frame),
-        Ok(None) => Err(StatementError::new("a run's tables cannot be changed", sql)
-            .at(first_word(sql))
-            .help("make a new table with 'create table NAME as select ...', or a file with 'copy (select ...) to'")
-            .into()),
+        Ok(Ok(frame)) => Ok(frame),
+        Ok(Err((message, help))) => {
+            Err(StatementError::new(message, sql).at(first_word(sql)).help(help).into())
+        }
         Err(error) => Err(explain(error, sql, &Names::of(context))),
     }
 }
@@ -172,13 +196,17 @@ fn only_reads(body: &SetExpr) -> bool {
 }
 
 fn parse_one(sql: &str, names: &Names) -> Result<Statement, SqlError> {
-    let statements = DFParserBuilder::new(sql)
-        .build()
+    let statements = tokens(sql)
+        .map_err(|error| DataFusionError::from(ParserError::from(error)))
+        .and_then(|tokens| DFParserBuilder::new(tokens).build())
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| explain(error, sql, names))?;
     let count = statements.len();
     match statements.into_iter().next() {
-        Some(statement) if count == 1 => Ok(statement),
+        Some(mut statement) if count == 1 => {
+            name_tables(&mut statement);
+            Ok(statement)
+        }
         Some(_) => Err(StatementError::new(format!("one statement at a time, not {count}"), sql)
             .help("send them one after the other")
             .into()),
@@ -237,6 +265,13 @@ mod tests {
         );
         assert_eq!(tables("select * from a union all (select * from b) order by 1"), ["a", "b"]);
         assert_eq!(tables("values (1), (2)"), [] as [&str; 0]);
+        assert_eq!(
+            tables(
+                "with near as (select * from knn(clips, (select v from probes), 3, filter => id in (select id from kept))) \
+                 select * from near join knn((select * from \"Views\"), [1.0], 2) v using (id)"
+            ),
+            ["Views", "clips", "kept", "probes"]
+        );
         // A clause may shadow the table that it reads.
         assert_eq!(tables("with clips as (select * from clips) select * from clips;"), ["clips"]);
     }

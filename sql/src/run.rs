@@ -29,9 +29,15 @@ use crate::suggest::nearest;
 const RUN_FILE: &str = "run.json";
 const MAX_BYTES: u64 = 64 << 20;
 
+/// The version of this crate, and of the runs that it knows how to read.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// What `run.json` says, with the directory it was read from. Fields not named here are ignored.
 #[derive(Debug, Clone, Deserialize)]
 pub struct RunCatalog {
+    /// The version of loev that wrote the run.
+    #[serde(default)]
+    pub loev: String,
     /// The pipeline's name.
     #[serde(default)]
     pub name: String,
@@ -44,9 +50,59 @@ pub struct RunCatalog {
     /// The pipeline, with its defaults filled in.
     #[serde(default)]
     pub pipeline: serde_json::Value,
+    /// Where the run was made.
+    #[serde(default)]
+    pub machine: RunMachine,
+    /// What each finished stage did, by name.
+    #[serde(default)]
+    pub stages: BTreeMap<String, RunStage>,
+    /// The figures of each finished stage of evaluation, by name.
+    #[serde(default)]
+    pub results: BTreeMap<String, Vec<RunFigure>>,
     /// The run's directory.
     #[serde(skip)]
     pub root: Location,
+}
+
+/// Where a run was made.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct RunMachine {
+    /// The level of SIMD instructions.
+    #[serde(default)]
+    pub cpu: String,
+    /// Where models ran.
+    #[serde(default)]
+    pub device: String,
+}
+
+/// What a finished stage did.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunStage {
+    /// Its kind, such as `views`.
+    #[serde(default)]
+    pub kind: String,
+    /// How long it took.
+    #[serde(default)]
+    pub seconds: f64,
+}
+
+/// One figure of a stage of evaluation.
+#[derive(Debug, Clone, Deserialize)]
+pub struct RunFigure {
+    /// The subspace.
+    pub subspace: String,
+    /// The task, or the parameter that a figure is about.
+    pub task: String,
+    /// What read the embeddings: a kind of probe, `nearest K`, `ridge`.
+    pub probe: String,
+    /// The metric.
+    pub metric: String,
+    /// Its value.
+    pub value: f64,
+    /// Lower end of its 95% interval.
+    pub lo: f64,
+    /// Upper end.
+    pub hi: f64,
 }
 
 /// A table that `run.json` names and that cannot be queried.
@@ -72,8 +128,8 @@ impl RunCatalog {
     /// Reads `<run>/run.json`, of a directory or of a folder in an object store.
     ///
     /// # Errors
-    /// [`SqlError::Run`] if there is no such directory or file, if the file is not a catalogue, or
-    /// if a table's path leads out of the run.
+    /// [`SqlError::Run`] if there is no such directory or file, if the file is not a catalogue or one of a
+    /// newer loev, or if a table's path leads out of the run.
     pub fn read(run: impl Into<Location>) -> Result<Self, SqlError> {
         let run = run.into();
         let wrong = |reason: String| SqlError::Run { location: run.clone(), reason };
@@ -82,8 +138,18 @@ impl RunCatalog {
             SqlError::Store { reason, .. } => wrong(format!("{RUN_FILE}: {reason}")),
             other => other,
         })?;
-        let mut catalog: Self = serde_json::from_slice(&text)
-            .map_err(|error| wrong(format!("{RUN_FILE} is damaged: {error}")))?;
+        let damaged = |error: serde_json::Error| wrong(format!("{RUN_FILE} is damaged: {error}"));
+        let value: serde_json::Value = serde_json::from_slice(&text).map_err(damaged)?;
+        if !value.get("tables").is_some_and(serde_json::Value::is_object) {
+            return Err(wrong(format!("{RUN_FILE} is not that of a run of loev: it names no tables")));
+        }
+        let written = value.get("loev").and_then(serde_json::Value::as_str).unwrap_or_default();
+        if is_newer(written, VERSION) {
+            let reason =
+                format!("{RUN_FILE} was written by loev {written}; this is {VERSION}, which is older");
+            return Err(wrong(reason));
+        }
+        let mut catalog: Self = serde_json::from_value(value).map_err(damaged)?;
         let inside = |path: &Path| {
             path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
         };
@@ -92,6 +158,20 @@ impl RunCatalog {
         }
         catalog.root = run;
         Ok(catalog)
+    }
+
+    /// Whether every stage is done.
+    pub fn is_complete(&self) -> bool {
+        self.status == "complete"
+    }
+
+    /// The stages in the order of the pipeline, each with its kind and options.
+    pub fn pipeline_stages(&self) -> impl Iterator<Item = (&str, &str, &serde_json::Value)> {
+        let stages = self.pipeline.get("stages").and_then(serde_json::Value::as_object);
+        stages.into_iter().flatten().filter_map(|(name, stage)| {
+            let (kind, options) = stage.as_object()?.iter().next()?;
+            Some((name.as_str(), kind.as_str(), options))
+        })
     }
 
     /// Registers every table that can be read, and returns the others with the reason.
@@ -120,6 +200,31 @@ impl RunCatalog {
         }
         absent
     }
+}
+
+/// Whether version `a` may have a format that `b` does not know: a higher first or second number.
+fn is_newer(a: &str, b: &str) -> bool {
+    let numbers = |version: &str| -> Option<(u64, u64)> {
+        let mut parts = version.split('.').map(|part| part.parse().ok());
+        Some((parts.next()??, parts.next()??))
+    };
+    matches!((numbers(a), numbers(b)), (Some(a), Some(b)) if a > b)
+}
+
+/// The run that a file belongs to, if it is one of a run's own: its `run.json`, or a file of its tables, checkpoints or
+/// receipts. Such files are what receipts and digests tell of, and not for other results.
+pub fn owning_run(file: &Path) -> Option<PathBuf> {
+    const OWN: [&str; 5] = [RUN_FILE, "tables", "checkpoints", "receipts", "lock"];
+    let absolute = std::path::absolute(file).ok()?;
+    // The folder may be a link, and the file need not exist.
+    let folder = absolute.parent()?;
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()).join(absolute.file_name()?);
+    let owner = real.ancestors().skip(1).find(|up| {
+        let part = real.strip_prefix(up).ok().and_then(|rest| rest.components().next());
+        let own = part.is_some_and(|part| OWN.iter().any(|own| part.as_os_str() == *own));
+        own && up.join(RUN_FILE).is_file()
+    });
+    owner.map(Path::to_path_buf)
 }
 
 /// Opens a run for queries, in a session of its own ([`new_session`]): a directory, or a folder in an
@@ -172,7 +277,9 @@ async fn register_at(
         return Err(wrong("it has no Parquet file yet".to_owned()));
     }
     let url = dir.url().map_err(|error| wrong(error.to_string()))? + "/";
+    // What the files say of themselves stays: tables of views carry their chain.
     let options = ParquetReadOptions::default()
+        .skip_metadata(false)
         .to_listing_options(&context.copied_config(), context.copied_table_options());
     let registered = async {
         context.deregister_table(reference.clone())?;
@@ -341,5 +448,25 @@ mod tests {
         fs::write(dir.path().join("quickstart").join(RUN_FILE), "{").unwrap();
         assert!(reason(&dir.path().join("quickstart")).contains("damaged"));
         assert!(reason(run_with(r#"{"x": "../../etc"}"#).path()).contains("leads out of the run"));
+        for (text, told) in [
+            ("{}", "names no tables"),
+            ("[1]", "names no tables"),
+            (r#"{"tables": {"x": 3}}"#, "damaged"),
+            (r#"{"tables": {}, "loev": "99.0.0"}"#, "written by loev 99.0.0"),
+        ] {
+            fs::write(dir.path().join("quickstart").join(RUN_FILE), text).unwrap();
+            assert!(reason(&dir.path().join("quickstart")).contains(told), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_runs_own_files_are_known() {
+        let run = run_with("{}");
+        fs::create_dir_all(run.path().join("tables/clips")).unwrap();
+        for own in ["tables/clips/new.parquet", "run.json", "tables/../run.json", "receipts/x/y.jsonl"] {
+            assert!(owning_run(&run.path().join(own)).is_some(), "{own}");
+        }
+        assert_eq!(owning_run(&run.path().join("answer.csv")), None);
+        assert_eq!(owning_run(&run.path().join("report/tables/x.csv")), None);
     }
 }

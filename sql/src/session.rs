@@ -7,14 +7,15 @@
 use std::sync::Arc;
 
 use datafusion::catalog::DynamicFileCatalog;
-use datafusion::datasource::dynamic_file::DynamicListTableFactory;
 use datafusion::execution::config::SessionConfig;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionStateBuilder;
 
 use crate::diagnose;
 use crate::error::SqlError;
-use crate::functions;
+use crate::functions::{self, relation::RelationQueryPlanner};
+use crate::search::NearestFirst;
 use crate::store::{AddressedTables, Registry};
 
 /// The configuration of every session, for `threads` partitions (at least 1).
@@ -29,13 +30,15 @@ pub fn session_config(threads: usize) -> SessionConfig {
     options.execution.planning_concurrency = threads;
     options.execution.parquet.schema_force_view_types = false;
     options.sql_parser.map_string_types_to_utf8view = false;
+    // The rule fails on valid statements: fields of structs over unions and self-joins (apache/datafusion#25412).
+    options.optimizer.enable_leaf_expression_pushdown = false;
     // Places in the statement, for error messages.
     options.sql_parser.collect_spans = true;
     config
 }
 
-/// A session with this crate's functions and no tables. Addresses are tables, as in
-/// `select * from 's3://bucket/x.parquet'`; see [`crate::store`]. `memory_limit` is in bytes: operators
+/// A session with this crate's functions and no tables. Files are tables by their address, as in
+/// `select * from 'labels.csv'` or `select * from 's3://bucket/x.parquet'`; see [`crate::store`]. `memory_limit` is in bytes: operators
 /// that can spill do so at the limit, others fail with an error that says so.
 ///
 /// # Errors
@@ -49,13 +52,19 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
         runtime = runtime.with_memory_limit(bytes, 1.0);
     }
     let runtime = runtime.build_arc().map_err(diagnose::engine)?;
-    let context = SessionContext::new_with_config_rt(session_config(threads), runtime);
-    functions::register(&context);
-    let tables = Arc::new(DynamicListTableFactory::default());
-    let addressed = Arc::new(AddressedTables(Arc::clone(&tables)));
+    let state = SessionStateBuilder::new()
+        .with_config(session_config(threads))
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_query_planner(Arc::new(RelationQueryPlanner))
+        .with_optimizer_rule(Arc::new(NearestFirst))
+        .build();
+    let context = SessionContext::new_with_state(state);
+    functions::register(&context).map_err(diagnose::engine)?;
+    let addressed = Arc::new(AddressedTables::default());
+    addressed.attach(&context);
     let catalogs = Arc::clone(context.state().catalog_list());
     context.register_catalog_list(Arc::new(DynamicFileCatalog::new(catalogs, addressed)));
-    tables.session_store().with_state(context.state_weak_ref());
     Ok(context)
 }
 

@@ -15,6 +15,7 @@ stages:
   moved: { features: { from: views } }
   key: { finetune: { from: mels, model: model, subspace: pitch_shift, task: { key: key }, epochs: 3, batch: 8 } }
   key_of_views: { finetune: { from: moved, model: model, task: { key: key }, epochs: 2, batch: 8, encoder_lr: 0 } }
+  tuned: { embed: { from: split, model: key } }
 ";
 
 #[test]
@@ -37,6 +38,11 @@ fn an_encoder_learns_a_task_from_stored_features() {
                           lo <= value and value <= hi from key order by metric limit 1";
     assert_eq!(here.sql("out", figures), ["pitch_shift,key,finetuned,accuracy,true,true"]);
     assert_eq!(here.sql("out", "select count(*), min(pass), max(pass) from key_passes"), ["3,1,3"]);
+
+    // A fine-tuned model embeds like any other, beside the same baseline.
+    let rows = "select subspace, count(*) from tuned where segment is null group by 1 order by 1";
+    assert_eq!(here.sql("out", rows), ["invariant,30", "pitch_shift,30"]);
+    assert_eq!(here.sql("out", "select count(*) from tuned_baseline where segment is null"), ["30"]);
 
     // A moved encoder is another one, a frozen one is not; and threads change nothing.
     let file = |run: &str, name: &str| {

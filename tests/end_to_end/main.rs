@@ -14,6 +14,7 @@ mod finetune; // an encoder and a head on a labelled task
 mod fuzz; // whatever the bytes
 mod manifest; // labels from a manifest, real files
 mod mutate; // broken files from good ones
+mod questions; // of runs and files, and their answers
 mod report; // a page about a run
 mod resume; // what is made again, and why
 mod statistics; // normalisation fitted as a stage

@@ -94,7 +94,12 @@ fn more_steps_draw_only_the_epochs_that_are_missing() {
     here.write("small.yaml", SMALL.split("  embeddings:").next().unwrap());
     here.done(&["run", "small.yaml", "--out", "out"]);
     let before = finished(&here, "out")["views"].clone();
-    here.done(&["run", "small.yaml", "--out", "out", "--set", "stages.model.train.steps=10"]);
+    let more = ["stages.model.train.steps=10", "stages.model.train.learn_temperature=true"];
+    here.done(&["run", "small.yaml", "--out", "out", "--set", more[0], "--set", more[1]]);
+    // Learned temperatures stand in the curve, from where they began.
+    let learned = "select count(*), abs(first_value(temperature_pitch_shift order by step) - 0.1) < 1e-6,
+                   count(distinct temperature_pitch_shift) > 5 from model";
+    assert_eq!(here.sql("out", learned), ["10,true,true"]);
     let after = finished(&here, "out")["views"].clone();
     assert!(
         after.len() > before.len() && before.iter().all(|file| after.contains(file)),

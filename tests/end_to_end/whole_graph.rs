@@ -3,7 +3,7 @@
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
 
-use crate::support::{SMALL, Workplace, table};
+use crate::support::{SMALL, Workplace, errors, table};
 
 #[test]
 fn every_stage_leaves_its_table_and_sql_answers() {
@@ -54,6 +54,25 @@ fn every_stage_leaves_its_table_and_sql_answers() {
     );
     assert_eq!(figures, ["5,3,true"], "three subspaces, all of them together, and the baseline");
     assert_eq!(here.sql("runs/small", "select count(*) from rejects"), ["0"]);
+
+    // The model, to give away.
+    let said = here.done(&["export", "runs/small", "-o", "out", "--licence", "CC-BY-4.0"]);
+    assert!(said.contains("CC-BY-4.0"), "{said}");
+    let weights = std::fs::read(here.path("out/model.safetensors")).unwrap();
+    assert_eq!(weights, std::fs::read(run.join("checkpoints/model.safetensors")).unwrap());
+    let card = std::fs::read_to_string(here.path("out/README.md")).unwrap();
+    let key = here.sql(
+        "runs/small",
+        "select value, lo, hi from probes where subspace = 'pitch_shift' and task = 'key' and metric = 'accuracy'
+         and probe = 'linear'",
+    );
+    let key: Vec<f64> = key[0].split(',').map(|number| number.parse().unwrap()).collect();
+    let line = format!("| pitch_shift | key | accuracy | {:.3} | {:.3} to {:.3} |", key[0], key[1], key[2]);
+    assert!(card.contains("license: \"cc-by-4.0\"") && card.contains(&line), "{line}\n{card}");
+    assert!(!card.contains("mel_baseline"), "{card}");
+    let output = here.loev(&["export", "runs/small", "--model", "views", "-o", "out"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(errors(&output).contains("it has: model"), "{}", errors(&output));
 }
 
 #[test]

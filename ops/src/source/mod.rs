@@ -30,7 +30,7 @@ use crate::synth::ClipSpec;
 use decode::{Span, Stream};
 use guard::guarded;
 use input::Input;
-pub use probe::{FileInfo, Limits, probe, probe_file};
+pub use probe::{FileInfo, Limits, StreamInfo, inspect, probe, probe_file};
 pub use remote::{Remote, RemoteInfo, SCHEMES, set_remote};
 
 /// A clip's audio, by address.

@@ -1,11 +1,13 @@
 //! A first look at a file: what it is, how long it is, and whether its end can be decoded.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Source;
 use super::decode::{self, Stream};
 use super::guard::guarded;
 use super::input::Input;
+use super::watch::Watch;
 use crate::error::{AudioError, RejectKind};
 
 /// What a file may be at most, and must be at least.
@@ -72,6 +74,25 @@ pub struct FileInfo {
     pub digest: String,
 }
 
+/// What a look at a recording finds without reading all of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamInfo {
+    /// Short name of the codec, as in [`FileInfo`].
+    pub codec: String,
+    /// Short name of the container, as in [`FileInfo`].
+    pub container: String,
+    /// Sample rate in Hz.
+    pub rate: u32,
+    /// Channels.
+    pub channels: u16,
+    /// Frames that can be decoded, as in [`FileInfo`].
+    pub frames: u64,
+    /// Duration in seconds: `frames / rate`.
+    pub seconds: f64,
+    /// Size of the file.
+    pub bytes: u64,
+}
+
 /// Looks at a file: header, length, the decodability of its last half second, and a digest.
 ///
 /// Every byte is read once for the digest. Of the audio only the tail is decoded, except that the
@@ -99,46 +120,58 @@ pub fn probe(source: &Source, limits: &Limits) -> Result<FileInfo, AudioError> {
     match source {
         Source::File(path) => probe_file(path, limits),
         Source::Remote(url) => probe_input(&Input::object(url)?, limits),
-        Source::Synth(_) => {
-            let message = format!("'{}': a procedural clip has no file", source.uri());
-            Err(AudioError::new(RejectKind::BadUri, message))
-        }
+        Source::Synth(_) => Err(no_file(source)),
     }
+}
+
+/// As [`probe`] without the digest: of a file whose header counts its frames, only the header and the last half second
+/// are read.
+///
+/// # Errors
+///
+/// As [`probe`].
+pub fn inspect(source: &Source, limits: &Limits) -> Result<StreamInfo, AudioError> {
+    let look = |input: &Input| guarded(input, limits, |watch| look(input, limits, watch));
+    match source {
+        Source::File(path) => look(&Input::File(path.clone())),
+        Source::Remote(url) => look(&Input::object(url)?),
+        Source::Synth(_) => Err(no_file(source)),
+    }
+}
+
+fn no_file(source: &Source) -> AudioError {
+    let message = format!("'{}': a procedural clip has no file", source.uri());
+    AudioError::new(RejectKind::BadUri, message)
 }
 
 fn probe_input(path: &Input, limits: &Limits) -> Result<FileInfo, AudioError> {
     guarded(path, limits, |watch| {
-        let stream = Stream::open(path, limits, watch)?;
-        let (codec, container, bytes) = (stream.codec(), stream.container(), stream.bytes());
-        let rate = stream.rate();
-        let tail = decode::measure(path, stream, limits)?;
-        let seconds = tail.frames as f64 / f64::from(rate);
-        let over = |what: String| AudioError::new(RejectKind::OverLimit, format!("{path}: {what}"));
-        if tail.channels > usize::from(limits.max_channels) {
-            return Err(over(format!(
-                "{} channels; at most {} are read",
-                tail.channels, limits.max_channels
-            )));
-        }
-        if seconds > limits.max_seconds {
-            return Err(over(format!("{seconds:.0} s long; at most {:.0} s are read", limits.max_seconds)));
-        }
-        if seconds < limits.min_seconds {
-            let message =
-                format!("{path}: {seconds:.3} s long; at least {} s are needed", limits.min_seconds);
-            return Err(AudioError::new(RejectKind::TooShort, message));
-        }
-        Ok(FileInfo {
-            codec,
-            container,
-            rate,
-            channels: tail.channels as u16,
-            frames: tail.frames,
-            seconds,
-            bytes,
-            digest: digest(path)?,
-        })
+        let StreamInfo { codec, container, rate, channels, frames, seconds, bytes } =
+            look(path, limits, watch)?;
+        let digest = digest(path)?;
+        Ok(FileInfo { codec, container, rate, channels, frames, seconds, bytes, digest })
     })
+}
+
+fn look(path: &Input, limits: &Limits, watch: &Arc<Watch>) -> Result<StreamInfo, AudioError> {
+    let stream = Stream::open(path, limits, watch)?;
+    let (codec, container, bytes) = (stream.codec(), stream.container(), stream.bytes());
+    let rate = stream.rate();
+    let tail = decode::measure(path, stream, limits)?;
+    let seconds = tail.frames as f64 / f64::from(rate);
+    let over = |what: String| AudioError::new(RejectKind::OverLimit, format!("{path}: {what}"));
+    if tail.channels > usize::from(limits.max_channels) {
+        return Err(over(format!("{} channels; at most {} are read", tail.channels, limits.max_channels)));
+    }
+    if seconds > limits.max_seconds {
+        return Err(over(format!("{seconds:.0} s long; at most {:.0} s are read", limits.max_seconds)));
+    }
+    if seconds < limits.min_seconds {
+        let message = format!("{path}: {seconds:.3} s long; at least {} s are needed", limits.min_seconds);
+        return Err(AudioError::new(RejectKind::TooShort, message));
+    }
+    let channels = tail.channels as u16;
+    Ok(StreamInfo { codec, container, rate, channels, frames: tail.frames, seconds, bytes })
 }
 
 fn digest(path: &Input) -> Result<String, AudioError> {

@@ -12,6 +12,9 @@ use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
+mod answer;
+mod compare;
+mod export;
 mod jams;
 mod listen;
 mod log;
@@ -52,8 +55,10 @@ enum Command {
         #[arg(long)]
         reference: bool,
     },
-    /// Ask a run's tables; without a query, a prompt.
+    /// Ask the tables of runs, and files; without a query, a prompt.
     Sql(sql::SqlArguments),
+    /// Compare what the probes of two runs say of the same test clips, and the runs' options.
+    Compare(compare::CompareArguments),
     /// Render one view of a run again, from its row, into a WAV file.
     Replay(replay::ReplayArguments),
     /// Write some views as WAV files with their parameters, and a page to hear and see them, before any training.
@@ -62,6 +67,8 @@ enum Command {
     Report(report::ReportArguments),
     /// Write the labels of a table of clips or views as JAMS files.
     Jams(jams::JamsArguments),
+    /// Write a trained model to give away: weights, model card and a loader for PyTorch.
+    Export(export::ExportArguments),
     /// Check that a run is what its receipts say; compare it with another.
     Verify(verify::VerifyArguments),
     /// List the augmentation operators, or explain one.
@@ -131,11 +138,13 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => pipeline::check(&arguments),
         Command::Plan(arguments) => pipeline::plan(&arguments),
         Command::Schema { reference } => pipeline::schema(reference),
-        Command::Sql(arguments) => sql::sql(&arguments),
+        Command::Sql(arguments) => sql::sql(&arguments, &interrupt),
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Listen(arguments) => listen::listen(&arguments, interrupt),
         Command::Report(arguments) => report::report(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
+        Command::Export(arguments) => export::export(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
         Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };

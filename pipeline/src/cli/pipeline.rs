@@ -197,7 +197,8 @@ fn does(stage: &Stage) -> &'static str {
 
 fn writes(name: &str, stage: &Stage) -> Vec<String> {
     let side = stage.side_tables().iter().map(|what| format!("tables/{}", side_table(name, what)));
-    let checkpoint = matches!(stage, Stage::Train(_)).then(|| format!("checkpoints/{name}.safetensors"));
+    let checkpoint = matches!(stage, Stage::Train(_) | Stage::Finetune(_))
+        .then(|| format!("checkpoints/{name}.safetensors"));
     let page = matches!(stage, Stage::Report(_)).then(|| page_of(name));
     std::iter::once(format!("tables/{name}")).chain(side).chain(checkpoint).chain(page).collect()
 }

@@ -1,82 +1,122 @@
 //! `loev sql`.
 
-use std::io::{BufWriter, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use datafusion::prelude::SessionContext;
-use loev_sql::{Format, Location, SqlError, Style};
-use tokio::runtime::Runtime;
+use loev_sql::{Bars, Format, Source};
 
-use super::{Failure, prompt, runtime};
+use super::answer::{Answers, Settings, refuse_own};
+use super::prompt::Session;
+use super::{Failure, print, runtime};
 use crate::error::RunError;
+use crate::run::interrupt::Interrupt;
 
 #[derive(Debug, clap::Args)]
 pub struct SqlArguments {
-    /// Directories of runs, on this machine or at s3:// or gs:// addresses, then the query; without one, a prompt.
-    /// Several runs are schemas named after their directories, and `probes` is the rows of all of them with the
-    /// column `run`.
-    #[arg(value_name = "RUN... [QUERY]", required = true)]
+    /// Runs (directories, s3:// or gs:// addresses) and files of rows (Parquet, CSV, TSV, JSON, Arrow, or folders of
+    /// them), then the statements; without these, a prompt. A file is a table named after it. Several runs are schemas
+    /// named after their directories, and `probes` is the rows of all of them with the column `run`. NAME=PATH names
+    /// either.
+    #[arg(value_name = "RUN|FILE... [QUERY]")]
     arguments: Vec<String>,
-    /// Read the query from a file.
+    /// Read the statements from a file; each is answered in turn.
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// How results are written: table, csv or json (one object a line).
-    #[arg(long, default_value_t = Format::Table)]
-    format: Format,
+    /// How answers are written: table, csv, json (one object a line), markdown or parquet [default: table, or what the
+    /// ending of --output says].
+    #[arg(long)]
+    format: Option<Format>,
+    /// Write the answer to a file, which appears when it is whole.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Draw numbers as bars and lists of numbers as lines: in all columns, or in those named.
+    #[arg(long, value_name = "COLUMNS", num_args = 0..=1, require_equals = true, default_missing_value = "", value_delimiter = ',')]
+    bars: Option<Vec<String>>,
+    /// Show each row as a block of lines.
+    #[arg(long)]
+    records: bool,
+    /// Do not show long tables in $PAGER.
+    #[arg(long)]
+    no_pager: bool,
+    /// Print the reference of all functions as Markdown.
+    #[arg(long, exclusive = true)]
+    functions: bool,
 }
 
-/// The last argument when it is a query, and the runs before it. A query is more than one word.
+/// The last argument when it is a statement, and the sources before it. A statement is more than one word and nothing
+/// that is there.
 fn query_of(arguments: &[String]) -> (Option<&str>, &[String]) {
+    let is_place = |text: &str| {
+        Path::new(text).exists()
+            || ["s3://", "gs://", "file://"].iter().any(|scheme| text.starts_with(scheme))
+    };
     match arguments {
-        [runs @ .., last] if last.contains(char::is_whitespace) && !Path::new(last).is_dir() => {
-            (Some(last), runs)
+        [sources @ .., last] if last.contains(char::is_whitespace) && !is_place(last) => {
+            (Some(last), sources)
         }
         _ => (None, arguments),
     }
 }
 
-pub fn sql(arguments: &SqlArguments) -> Result<(), Failure> {
-    let (query, runs) = query_of(&arguments.arguments);
-    if runs.is_empty() {
-        return Err(Failure::Usage("which run? Name its directory before the query".to_owned()));
+pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failure> {
+    if arguments.functions {
+        return print(&loev_sql::functions::reference()?);
     }
+    let (query, sources) = query_of(&arguments.arguments);
     if query.is_some() && arguments.file.is_some() {
         return Err(Failure::Usage("a query and --file cannot both be given".to_owned()));
     }
-    let runs = runs.iter().map(|run| run.parse()).collect::<Result<Vec<Location>, _>>();
-    let runs = runs.map_err(|error| Failure::Usage(error.to_string()))?;
-    let runtime = runtime()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let open = runtime.block_on(loev_sql::open_runs(&runs, cores, None))?;
-    for absent in &open.absent {
-        eprintln!("note: no table `{}`: {}", absent.table, absent.reason);
-    }
-    let query = match &arguments.file {
+    let script = match &arguments.file {
         Some(path) => Some(std::fs::read_to_string(path).map_err(RunError::io("cannot read", path))?),
         None => query.map(str::to_owned),
     };
-    match query {
-        Some(query) => Ok(answer(&runtime, &open.context, &query, arguments.format)?),
-        None => prompt::prompt(&runtime, &open.context, arguments.format),
+    let settings = settings(arguments, script.as_deref())?;
+    let sources = sources.iter().map(|source| source.parse()).collect::<Result<Vec<Source>, _>>();
+    let sources = sources.map_err(|error| Failure::Usage(error.to_string()))?;
+    let runtime = runtime()?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let open = runtime.block_on(loev_sql::open_runs(&sources, cores, None))?;
+    for note in open.notes() {
+        eprintln!("note: {note}");
     }
+    let mut session = Session::new(Answers::new(&runtime, &open.context, interrupt, settings))?;
+    Ok(match script {
+        Some(script) => session.script(&script)?,
+        None if std::io::stdin().is_terminal() => session.prompt()?,
+        None => session.lines(std::io::stdin().lock())?,
+    })
 }
 
-/// Runs a query and prints its rows as they come.
-pub fn answer(
-    runtime: &Runtime,
-    session: &SessionContext,
-    query: &str,
-    format: Format,
-) -> Result<(), SqlError> {
-    let stdout = std::io::stdout();
-    let style = match stdout.is_terminal() {
-        true => Style::terminal(format, usize::from(console::Term::stdout().size().1)),
-        false => Style::new(format),
+fn settings(arguments: &SqlArguments, script: Option<&str>) -> Result<Settings, Failure> {
+    let output = match &arguments.output {
+        Some(path) => {
+            let Some(format) = arguments.format.or(Format::of_file(path)) else {
+                let known = "its ending says no format; name one with --format";
+                return Err(Failure::Usage(format!("{}: {known}", path.display())));
+            };
+            refuse_own(path)?;
+            Some((path.clone(), format))
+        }
+        None => None,
     };
-    let mut out = BufWriter::new(stdout.lock());
-    match runtime.block_on(loev_sql::execute(session, query, &style, &mut out)) {
-        // `loev sql ... | head` is no failure.
-        Err(error) if error.is_broken_pipe() => Ok(()),
-        other => other.map(|_| ()),
+    let answers = script.map_or(1, |script| {
+        loev_sql::statements(script).iter().filter(|statement| loev_sql::gives_rows(statement)).count()
+    });
+    let one_only = output.is_some() || arguments.format == Some(Format::Parquet);
+    if one_only && answers > 1 {
+        let message = format!("one file holds one answer, and these are {answers} statements that answer");
+        return Err(Failure::Usage(message));
     }
+    Ok(Settings {
+        format: arguments.format.unwrap_or_default(),
+        bars: match &arguments.bars {
+            None => Bars::None,
+            Some(columns) if columns.iter().all(String::is_empty) => Bars::All,
+            Some(columns) => Bars::Columns(columns.clone()),
+        },
+        records: arguments.records,
+        output,
+        pager: !arguments.no_pager,
+        timing: false,
+    })
 }

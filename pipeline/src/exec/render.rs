@@ -20,7 +20,7 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::{StreamExt, stream};
-use loev_ops::chain::{Chain, Channels};
+use loev_ops::chain::Chain;
 use loev_ops::draw_table::draws_from_batch;
 use loev_ops::features::{FrontEnd, LogMel};
 use loev_ops::render::Renderer;
@@ -103,16 +103,7 @@ impl ViewRenderer {
     /// # Errors
     /// Whatever keeps the source from being read.
     pub fn read(&self, uri: &str, draw: &Draw) -> Result<Audio, AudioError> {
-        let (start, seconds) = self.renderer.read_range(draw);
-        let start = start.max(0.0);
-        let source = Source::parse(uri)?;
-        match self.chain.channels {
-            Channels::Mono => source.read_mono(start, seconds, self.chain.sample_rate),
-            channels => {
-                let audio = source.read(start, seconds, self.chain.sample_rate)?;
-                Ok(audio.with_channels(channels.count()))
-            }
-        }
+        self.renderer.read(&Source::parse(uri)?, draw)
     }
 
     /// The views of one segment, one after the other.

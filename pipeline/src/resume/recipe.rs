@@ -57,8 +57,7 @@ impl Recipe {
 
     /// What changed since `old`, in words: `options.base[0].gain.db: [-15,5] -> [-12,5]`.
     pub fn differences(&self, old: &Self) -> Vec<String> {
-        let mut found = Vec::new();
-        differ("", &Value::Object(old.0.clone()), &Value::Object(self.0.clone()), &mut found);
+        let mut found = differences(&Value::Object(old.0.clone()), &Value::Object(self.0.clone()));
         let more = found.len().saturating_sub(NAMED);
         found.truncate(NAMED);
         if more > 0 {
@@ -76,6 +75,13 @@ pub fn combined<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
         hasher.update(part.as_bytes());
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// What is another value in `new` than in `old`, in words: `base[0].gain.db: [-15,5] -> [-12,5]`.
+pub fn differences(old: &Value, new: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    differ("", old, new, &mut found);
+    found
 }
 
 fn differ(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {

@@ -20,6 +20,11 @@ impl Interrupt {
         self.requested.swap(true, Ordering::SeqCst)
     }
 
+    /// Takes back a request: what was to stop has stopped, and something else begins.
+    pub fn clear(&self) {
+        self.requested.store(false, Ordering::SeqCst);
+    }
+
     /// Whether a stop was asked for.
     pub fn requested(&self) -> bool {
         self.requested.load(Ordering::Relaxed)
@@ -59,5 +64,7 @@ mod tests {
         assert!(interrupt.with_limit(Some(Bytes(1 << 50))).check().is_ok());
         interrupt.request();
         assert!(matches!(limited.check(), Err(RunError::Interrupted)));
+        limited.clear();
+        assert!(interrupt.check().is_ok());
     }
 }

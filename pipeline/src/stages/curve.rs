@@ -20,10 +20,12 @@ const PIECE: &str = "steps-";
 
 /// Training curves. Columns: `step` (from 1), `epoch`, `lr`, `loss`, for each head
 /// `loss_<head>` and `floor_<head>` (nats; the floor is the loss of a head that tells segments apart
-/// but sees nothing else), `grad_norm` (before clipping), `views`, `views_per_s`, and `wait_share`
+/// but sees nothing else), `temperature_<head>` where temperatures are learned, `grad_norm` (before clipping), `views`, `views_per_s`, and `wait_share`
 /// (the part of the step's time spent waiting for data, 0..1).
 pub struct Curve {
     heads: usize,
+    /// Whether temperatures are learned.
+    learned: bool,
     schema: SchemaRef,
     dir: PathBuf,
     steps: Vec<StepMetrics>,
@@ -31,10 +33,11 @@ pub struct Curve {
 
 impl Curve {
     /// The curve of a training that goes on after `done` steps, with its pieces in `dir`: those of later steps go.
+    /// `learned`: whether temperatures are learned.
     ///
     /// # Errors
     /// When a piece cannot be removed.
-    pub fn resume(dir: &Path, heads: &[String], done: usize) -> Result<Self, RunError> {
+    pub fn resume(dir: &Path, heads: &[String], learned: bool, done: usize) -> Result<Self, RunError> {
         let number = |name: String| Field::new(name, DataType::Float64, false);
         let mut fields = vec![
             Field::new("step", DataType::Int64, false),
@@ -45,11 +48,15 @@ impl Curve {
         for head in heads {
             fields.extend([number(format!("loss_{head}")), number(format!("floor_{head}"))]);
         }
+        if learned {
+            fields.extend(heads.iter().map(|head| number(format!("temperature_{head}"))));
+        }
         fields.push(number("grad_norm".to_owned()));
         fields.push(Field::new("views", DataType::Int32, false));
         fields.extend([number("views_per_s".to_owned()), number("wait_share".to_owned())]);
         let curve = Self {
             heads: heads.len(),
+            learned,
             schema: Arc::new(Schema::new(fields)),
             dir: dir.to_owned(),
             steps: Vec::new(),
@@ -115,6 +122,9 @@ impl Curve {
         for head in 0..self.heads {
             columns.push(number(&|s| of_head(&s.head_losses, head)));
             columns.push(number(&|s| of_head(&s.head_floors, head)));
+        }
+        if self.learned {
+            columns.extend((0..self.heads).map(|head| number(&|s| of_head(&s.temperatures, head))));
         }
         columns.push(number(&|s| s.grad_norm));
         columns.push(Arc::new(Int32Array::from_iter_values(steps.iter().map(|s| s.views as i32))));

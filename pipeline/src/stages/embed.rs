@@ -4,32 +4,27 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use indexmap::IndexMap;
 use loev_models::probe::mel_statistics;
 use loev_models::{Device, Model, ModelConfig, ModelError, Tensor, checkpoint};
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::{METADATA, chain_from_metadata, draw_fields};
-use loev_ops::features::FrontEnd;
 
+use super::featured::{Featured, Of};
 use super::views::{audio_behind, chain_of, check_rate, source, views_of};
 use super::{CHAIN_NOTE, Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::PartitionExec;
-use crate::exec::columns::{CLIP_ID, SECONDS, URI};
-use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
+use crate::exec::columns::CLIP_ID;
+use crate::exec::draw::VIEW_ID;
 use crate::exec::embed::{EmbedOp, Encoder};
 use crate::exec::embed_views::EmbedViewsOp;
-use crate::exec::featurise::FeaturiseOp;
-use crate::exec::render::{BYTES, Output, RenderOp};
-use crate::exec::scan::Table;
 use crate::resume::ledger::Inputs;
 use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Shard, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
-use crate::spec::stage::{Embed, Views};
-use crate::spec::{Kind, Stage};
+use crate::spec::stage::{Embed, Train, Views};
+use crate::spec::{Kind, Pipeline, Stage};
 
 /// The subspace name of the baseline.
 pub const BASELINE: &str = "mel_baseline";
@@ -50,7 +45,7 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
         Some(chain) => recipe.with("views", chain),
         None => recipe,
     };
-    let Some(Stage::Train(train)) = inputs.pipeline.stages.get(&options.model) else {
+    let Some(train) = training_of(inputs.pipeline, &options.model) else {
         return Ok((recipe, None));
     };
     let Some(Stage::Views(trained)) = inputs.pipeline.stages.get(&train.from) else {
@@ -64,6 +59,15 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
         None => baseline.with("chain", trained.chain().identity()),
     };
     Ok((recipe, options.baseline.then_some(baseline)))
+}
+
+/// The training that a model comes from, fine-tuned or not.
+fn training_of<'p>(pipeline: &'p Pipeline, model: &str) -> Option<&'p Train> {
+    match pipeline.stages.get(model)? {
+        Stage::Train(train) => Some(train),
+        Stage::Finetune(finetune) => training_of(pipeline, &finetune.model),
+        _ => None,
+    }
 }
 
 /// What an `embed` stage has to make: one file for each file of its input, and of the baseline too.
@@ -117,31 +121,22 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Embed) -> R
             fits(&stage, &options.from, &chain, &config)?;
             (input, chain)
         }
-        None => (narrow(input), chain_of_checkpoint(&stage, &notes)?.identity()),
+        None => (input, chain_of_checkpoint(&stage, &notes)?.identity()),
     };
-    let stored = views.is_some_and(|views| views.materialize);
-    let work = Embedding {
-        context,
-        job,
+    let featured = Featured {
         input: &input,
+        of: Of::new(views, options.hop.unwrap_or(chain.seconds)),
         chain: &chain,
-        of: if stored {
-            Of::Audio
-        } else if views.is_some() {
-            Of::Views
-        } else {
-            Of::Clips
-        },
-        options,
         front_end: &config.front_end,
+        rows: options.batch,
     };
-
+    let work = Embedding { context, job, featured };
     let encoder = Arc::new(ModelEncoder { model: Mutex::new(model), device: context.device.clone() });
     work.run(name, name, encoder).await?;
     let mut outcome = Outcome::default();
     if options.baseline {
         let table = side_table(name, "baseline");
-        let baseline = Arc::new(MelStatistics { mels: work.front_end.mels });
+        let baseline = Arc::new(MelStatistics { mels: config.front_end.mels });
         work.run(name, &table, baseline).await?;
         outcome.side_tables.push(table);
     }
@@ -168,85 +163,35 @@ fn chain_of_checkpoint(stage: &StageHandle, notes: &BTreeMap<String, String>) ->
         .map_err(|e| stage.error(format!("the checkpoint does not say how its views were made: {e}")))
 }
 
-/// The columns that rendering needs, so that no label can clash with a column of draws.
-pub fn narrow(table: Table) -> Table {
-    let keep = |field: &&Arc<Field>| [CLIP_ID, URI, SECONDS, BYTES].contains(&field.name().as_str());
-    let fields: Vec<Arc<Field>> = table.schema.fields().iter().filter(keep).cloned().collect();
-    Table { schema: Arc::new(Schema::new(fields)), files: table.files }
-}
-
-/// What is embedded.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    /// Segments of clips, one after the other.
-    Clips,
-    /// Views, rendered from their draws.
-    Views,
-    /// Views whose audio is stored.
-    Audio,
-}
-
 struct Embedding<'a> {
     context: &'a Context,
     job: &'a Job,
-    input: &'a Table,
-    chain: &'a Chain,
-    of: Of,
-    options: &'a Embed,
-    front_end: &'a FrontEnd,
+    featured: Featured<'a>,
 }
 
 impl Embedding<'_> {
     /// Embeds what is to do with `encoder` into `table`.
     async fn run(&self, name: &str, table: &str, encoder: Arc<dyn Encoder>) -> Result<(), RunError> {
-        let Self { context, job, input, chain, of, options, front_end } = *self;
+        let Self { context, job, featured } = self;
         let todo = job.todo(table);
-        let (partitions, rows) = input.partitions(&todo)?;
-        let unit = match (of, table == name) {
-            (Of::Clips, true) => "clips",
-            (Of::Clips, false) => "clips (baseline)",
-            (_, true) => "views",
-            (_, false) => "views (baseline)",
+        let (partitions, rows) = featured.input.partitions(&todo)?;
+        let clips = matches!(featured.of, Of::Clips { .. });
+        let unit = match (clips, table == name) {
+            (true, true) => "clips",
+            (true, false) => "clips (baseline)",
+            (false, true) => "views",
+            (false, false) => "views (baseline)",
         };
         let stage = context.stage(name, rows, unit);
-        let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
-        let output = Output::Features(front_end.clone());
-        let render = |draws: &SchemaRef, stage: StageHandle| {
-            RenderOp::new(draws, chain.clone(), output, options.batch, Arc::clone(&pool), budget, stage)
-        };
-        let features = match of {
-            Of::Audio => {
-                let scan = input.scan_by(&partitions, Some(options.batch))?;
-                let op = FeaturiseOp::new(
-                    &scan.schema(),
-                    chain,
-                    front_end.clone(),
-                    Arc::clone(&pool),
-                    stage.clone(),
-                );
-                PartitionExec::over(op, scan)
-            }
-            Of::Views => {
-                let scan = input.scan(&partitions)?;
-                PartitionExec::over(render(&scan.schema(), stage.counting()), scan)
-            }
-            Of::Clips => {
-                let plan = Plan::Clean { hop: options.hop.unwrap_or(chain.seconds) };
-                let (key, labels) = (context.key(name), IndexMap::new());
-                let draw = DrawOp::new(&input.schema, chain.clone(), plan, key, &labels, stage.clone())?;
-                let draws = PartitionExec::over(draw, input.scan(&partitions)?);
-                PartitionExec::over(render(&draws.schema(), stage.clone()), draws)
-            }
-        };
+        let features = featured.plan(context, &stage, &partitions)?;
         let device = Arc::clone(&context.device_pool);
-        let plan = match of {
-            Of::Clips => {
-                PartitionExec::over(EmbedOp::new(encoder, device, chain.seconds, stage.clone()), features)
-            }
-            Of::Views | Of::Audio => {
-                let op = EmbedViewsOp::new(&features.schema(), chain, encoder, device, stage.clone())?;
-                PartitionExec::over(op, features)
-            }
+        let plan = if clips {
+            let op = EmbedOp::new(encoder, device, featured.chain.seconds, stage.clone());
+            PartitionExec::over(op, features)
+        } else {
+            let (schema, chain) = (features.schema(), featured.chain);
+            let op = EmbedViewsOp::new(&schema, chain, encoder, device, stage.clone())?;
+            PartitionExec::over(op, features)
         };
         context.store(job, &stage, todo, plan).await?;
         stage.bar.finish();

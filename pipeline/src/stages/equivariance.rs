@@ -14,6 +14,7 @@ use loev_ops::operator::FactorDef;
 
 use super::embed::BASELINE;
 use super::tables::{embedded, has_baseline, quoted, rows, splits, table, vectors};
+use super::views::behind_views;
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, primitive, text};
@@ -22,7 +23,7 @@ use crate::resume::recipe::Recipe;
 use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
 use crate::spec::stage::Equivariance;
-use crate::spec::{Kind, Pipeline, Stage};
+use crate::spec::{Kind, Pipeline};
 
 /// What an `equivariance` stage has to make.
 ///
@@ -47,13 +48,9 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Equivariance) -> Result<W
 
 /// The table with the split, and the chain of the views.
 fn behind(pipeline: &Pipeline, name: &str, options: &Equivariance) -> Result<(String, Chain), RunError> {
-    let views = embedded(pipeline, &options.from).and_then(|views| pipeline.stages.get(views));
-    match views {
-        Some(Stage::Views(views)) => {
-            Ok((options.labels.clone().unwrap_or_else(|| views.from.clone()), views.chain()))
-        }
-        _ => Err(RunError::stage(name, format!("`{}` does not embed views", options.from))),
-    }
+    let views =
+        embedded(pipeline, &options.from).and_then(|views| behind_views(pipeline, views, &options.labels));
+    views.ok_or_else(|| RunError::stage(name, format!("`{}` does not embed views", options.from)))
 }
 
 /// The views of one subspace; see [`ViewData`].

@@ -6,19 +6,16 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::ProjectionExec;
-use indexmap::IndexMap;
 use loev_ops::chain::Chain;
 use loev_ops::draw_table::draw_fields;
 use loev_ops::features::FrontEnd;
 
+use super::featured::{Featured, Of};
 use super::views::{audio_behind, chain_of, check_rate, source, views_of};
 use super::{Content, Outcome};
 use crate::error::RunError;
-use crate::exec::PartitionExec;
 use crate::exec::columns::CLIP_ID;
-use crate::exec::draw::{DrawOp, Plan, VIEW_ID};
-use crate::exec::featurise::FeaturiseOp;
-use crate::exec::render::{Output, RenderOp};
+use crate::exec::draw::VIEW_ID;
 use crate::exec::scan::{Table, TableFile};
 use crate::resume::journal::Receipt;
 use crate::resume::ledger::Inputs;
@@ -132,37 +129,19 @@ pub fn plan(
     partitions: &[Vec<&TableFile>],
 ) -> Result<Arc<dyn ExecutionPlan>, RunError> {
     let views = views_of(&context.pipeline, &options.from);
-    let stored = views.is_some_and(|views| views.materialize);
-    let scan = input.scan_by(partitions, stored.then_some(context.rows))?;
-
     let chain = match views {
         Some(_) => chain_of(&options.from, &input.schema)?,
         None => options.clean_chain(),
     };
     check_rate(stage, &options.front_end, &options.from, &chain)?;
-    let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
-    let front_end = options.front_end.clone();
-    Ok(if stored {
-        let op = FeaturiseOp::new(&scan.schema(), &chain, front_end, pool, stage.clone());
-        PartitionExec::over(op, scan)
-    } else {
-        let draws = match views {
-            Some(_) => scan,
-            None => {
-                let plan = Plan::Clean { hop: options.hop.unwrap_or(options.seconds) };
-                let narrow = super::embed::narrow(input.clone());
-                let scan = narrow.scan(partitions)?;
-                let key = context.key(&stage.name);
-                let draw =
-                    DrawOp::new(&narrow.schema, chain.clone(), plan, key, &IndexMap::new(), stage.clone())?;
-                PartitionExec::over(draw, scan)
-            }
-        };
-        let counting = if views.is_some() { stage.counting() } else { stage.clone() };
-        let output = Output::Features(front_end);
-        let render = RenderOp::new(&draws.schema(), chain, output, context.rows, pool, budget, counting);
-        PartitionExec::over(render, draws)
-    })
+    let featured = Featured {
+        input,
+        of: Of::new(views, options.hop.unwrap_or(options.seconds)),
+        chain: &chain,
+        front_end: &options.front_end,
+        rows: context.rows,
+    };
+    featured.plan(context, stage, partitions)
 }
 
 /// The columns that the table keeps; `view_id` joins them with the others.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use loev_models::checkpoint;
 use loev_models::probe::finetune::{Finetuned, Finetuning};
 use loev_models::probe::{Labels, Split};
@@ -114,6 +115,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Finetune) -
 
     let work = {
         let (options, key, path) = (options.clone(), context.key(name), context.dir.checkpoint(name));
+        let task = context.budget.task();
+        let memory = MemoryConsumer::new("fine-tuning").register(task.memory_pool());
         let stage = stage.clone();
         move || {
             let pieces = Pieces::open(&features, id, &labelled)?;
@@ -126,6 +129,8 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Finetune) -
                 pieces.views(Split::Train),
                 key,
             )?;
+            let buffer = BUFFERED * options.config.batch * tuning.width() * size_of::<f32>();
+            memory.try_grow(buffer)?;
             let epochs = tune(&mut tuning, &pieces, &options, key, &stage)?;
             let test = pieces.answers(&tuning, Split::Test, options.config.batch, &stage)?;
             let found = tuning.score(&test)?;

@@ -25,7 +25,7 @@ use loev_ops::views::Draw;
 
 use super::equivariance::parameters;
 use super::tables::{quoted, rows, splits, table};
-use super::views::{audio_behind, chain_of, check_rate};
+use super::views::{audio_behind, behind_views, chain_of, check_rate};
 use super::{Content, Outcome};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, URI, required, text};
@@ -36,7 +36,7 @@ use crate::resume::work::{Job, Work};
 use crate::run::context::Context;
 use crate::run::stage::StageHandle;
 use crate::spec::stage::Leak;
-use crate::spec::{Kind, Pipeline, Stage};
+use crate::spec::{Kind, Pipeline};
 
 /// Segments under way for each thread.
 const AHEAD: usize = 2;
@@ -61,12 +61,8 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Leak) -> Result<Work, Run
 
 /// The table with the split, and the chain of the views.
 fn behind(pipeline: &Pipeline, name: &str, options: &Leak) -> Result<(String, Chain), RunError> {
-    match pipeline.stages.get(&options.from) {
-        Some(Stage::Views(views)) => {
-            Ok((options.labels.clone().unwrap_or_else(|| views.from.clone()), views.chain()))
-        }
-        _ => Err(RunError::stage(name, format!("`{}` is no views stage", options.from))),
-    }
+    behind_views(pipeline, &options.from, &options.labels)
+        .ok_or_else(|| RunError::stage(name, format!("`{}` is no views stage", options.from)))
 }
 
 /// Renderers of the four kinds, for one thread.

@@ -5,6 +5,7 @@ pub mod clips;
 pub mod curve;
 pub mod embed;
 pub mod equivariance;
+pub mod featured;
 pub mod features;
 pub mod files;
 pub mod finetune;

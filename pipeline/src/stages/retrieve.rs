@@ -1,11 +1,12 @@
 //! `retrieve`: the nearest clips of each query per subspace, and how far they agree with it.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
-use loev_models::evaluate::{Agreement, EvaluateError, Neighbour, Ranked, Vectors, agreement, nearest};
+use loev_models::evaluate::{Agreement, Neighbour, Ranked, Vectors, agreement, nearest};
 use loev_models::probe::{Labels, TaskSpec};
 
 use super::embed::BASELINE;
@@ -152,15 +153,15 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Retrieve) -
             let asked = queries.spaces.iter().find(|(name, _)| name == space);
             let (_, asked) =
                 asked.ok_or_else(|| stage.error(format!("the queries have no subspace `{space}`")))?;
-            let failed = |error: EvaluateError| stage.error(format!("subspace `{space}`: {error}"));
+            let failed = |error: &dyn Display| stage.error(format!("subspace `{space}`: {error}"));
             stage.interrupt.check()?;
             let most = options.k.iter().copied().max().unwrap_or(1);
-            let neighbours = nearest(asked, vectors, &own, most).map_err(failed)?;
+            let neighbours = nearest(asked, vectors, &own, most).map_err(|error| failed(&error))?;
             let mut figures = Vec::new();
             for (queries, items) in queries.labels.iter().zip(&items.labels) {
                 let ranked = Ranked { neighbours: &neighbours, own: &own, clip: &clip, queries, items };
                 let found = agreement(&ranked, &options.k, options.tempo_tolerance, options.bootstrap, key);
-                figures.push(found.map_err(failed)?);
+                figures.push(found.map_err(|error| failed(&error))?);
             }
             stage.bar.add(1);
             Ok::<_, RunError>(Found { neighbours, figures })

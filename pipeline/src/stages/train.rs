@@ -319,7 +319,8 @@ fn train_on(
     if let Some(statistics) = statistics.filter(|_| training.needs_statistics() > 0) {
         training.normalise_by(statistics)?;
     }
-    let mut curve = Curve::resume(states.dir(), &heads, training.steps())?;
+    let mut curve =
+        Curve::resume(states.dir(), &heads, options.training.learn_temperature, training.steps())?;
     stage.bar.add(training.steps() as u64);
     if training.steps() > 0 {
         tracing::info!(stage = &*stage.name, step = training.steps(), "training goes on from a state");

@@ -248,6 +248,12 @@ pub fn views_of<'a>(pipeline: &'a Pipeline, name: &str) -> Option<&'a Views> {
     }
 }
 
+/// The table with the labels of the clips behind a `views` stage (`labels` where it is given), and its chain.
+pub fn behind_views(pipeline: &Pipeline, name: &str, labels: &Option<String>) -> Option<(String, Chain)> {
+    let views = views_of(pipeline, name)?;
+    Some((labels.clone().unwrap_or_else(|| views.from.clone()), views.chain()))
+}
+
 /// The table that a stage over `from` reads: stored audio where these are `views` that have some.
 pub fn source(views: Option<&Views>, from: &str) -> String {
     match views {

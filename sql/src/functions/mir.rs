@@ -1,4 +1,4 @@
-//! Music: `transpose_key`, `mirex_weighted`, `tempo_acc1`, `tempo_acc2`.
+//! Music: keys and tempi, and the scores of estimates of them.
 //!
 //! Keys are text in any spelling that `loev_ops::mir::MusicalKey` reads (`C major`, `F# minor`,
 //! `Am`, ...); they come back as `C major`. Scores are `Float64`, those that are right or wrong as
@@ -8,13 +8,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Float64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
-use loev_ops::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2};
+use loev_ops::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2, tempo_oe1, tempo_oe2};
 
 use super::Docs;
 use crate::types::type_name;
@@ -30,9 +30,14 @@ pub fn all() -> Vec<ScalarUDF> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Op {
     TransposeKey,
+    Camelot,
+    CircleOfFifths,
+    KeyDistance,
     MirexWeighted,
     TempoAcc1,
     TempoAcc2,
+    TempoOe1,
+    TempoOe2,
 }
 
 /// What an argument is taken as.
@@ -43,23 +48,48 @@ enum Kind {
 }
 
 impl Op {
-    const ALL: [Self; 4] = [Self::TransposeKey, Self::MirexWeighted, Self::TempoAcc1, Self::TempoAcc2];
+    const ALL: [Self; 9] = [
+        Self::TransposeKey,
+        Self::Camelot,
+        Self::CircleOfFifths,
+        Self::KeyDistance,
+        Self::MirexWeighted,
+        Self::TempoAcc1,
+        Self::TempoAcc2,
+        Self::TempoOe1,
+        Self::TempoOe2,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::TransposeKey => "transpose_key",
+            Self::Camelot => "camelot",
+            Self::CircleOfFifths => "circle_of_fifths",
+            Self::KeyDistance => "key_distance",
             Self::MirexWeighted => "mirex_weighted",
             Self::TempoAcc1 => "tempo_acc1",
             Self::TempoAcc2 => "tempo_acc2",
+            Self::TempoOe1 => "tempo_oe1",
+            Self::TempoOe2 => "tempo_oe2",
         }
     }
 
-    /// Two arguments are required; a third may follow where there is one.
+    /// The first one or two arguments are required; a third may follow where there is one.
     fn arguments(self) -> &'static [Kind] {
         match self {
             Self::TransposeKey => &[Kind::Text, Kind::Number],
-            Self::MirexWeighted => &[Kind::Text, Kind::Text, Kind::Text],
+            Self::Camelot | Self::CircleOfFifths => &[Kind::Text],
+            Self::KeyDistance | Self::MirexWeighted => &[Kind::Text, Kind::Text, Kind::Text],
             Self::TempoAcc1 | Self::TempoAcc2 => &[Kind::Number, Kind::Number, Kind::Number],
+            Self::TempoOe1 | Self::TempoOe2 => &[Kind::Number, Kind::Number],
+        }
+    }
+
+    fn return_type(self) -> DataType {
+        match self {
+            Self::TransposeKey | Self::Camelot => DataType::Utf8,
+            Self::CircleOfFifths | Self::KeyDistance => DataType::Int64,
+            _ => DataType::Float64,
         }
     }
 
@@ -79,6 +109,28 @@ impl Op {
                     ("key", "A key such as 'C major', 'F# minor' or 'Am'."),
                     ("semitones", "The shift, up if positive."),
                 ],
+            ),
+            Self::Camelot => (
+                "The code of a key on the Camelot wheel, by which DJs mix: 1 to 12 round the circle of fifths, then B \
+                 for major and A for minor. NULL if `key` is no key.",
+                "camelot(key)",
+                "select camelot('A minor'); -- 8A",
+                &[("key", "A key such as 'C major', 'F# minor' or 'Am'.")],
+            ),
+            Self::CircleOfFifths => (
+                "The place of a key on the circle of fifths: the sharps of its signature, flats counted below zero, from \
+                 -5 (D flat major) to 6 (F# major). Relative keys share a place. NULL if `key` is no key.",
+                "circle_of_fifths(key)",
+                "select circle_of_fifths('F minor'); -- -4",
+                &[("key", "A key such as 'C major', 'F# minor' or 'Am'.")],
+            ),
+            Self::KeyDistance => (
+                "How far apart two keys are, 0 to 6. By default in steps on the circle of fifths between their \
+                 signatures, so that a key and its relative are 0 apart and C major and G major 1; or in semitones \
+                 between their tonics, the shorter way round, whatever their modes. NULL if one of them is no key.",
+                "key_distance(a, b[, measure])",
+                "select key_distance('C major', 'E major'); -- 4",
+                &[("a", "A key."), ("b", "Another."), ("measure", "'fifths' (the default) or 'semitones'.")],
             ),
             Self::MirexWeighted => (
                 "MIREX weighted key score: 1 for the same key, 0.5 for a fifth, 0.3 for the relative key, 0.2 for the \
@@ -106,6 +158,20 @@ impl Op {
                 "tempo_acc2(estimate, truth[, tolerance])",
                 "select tempo_acc2(61, 120); -- 1",
                 TEMPI,
+            ),
+            Self::TempoOe1 => (
+                "Tempo octave error 1: log2(estimate / truth), so -1 for half the true tempo. Needs no tolerance; the mean \
+                 of its absolute value is AOE1 (Schreiber, Urbano and Müller, TISMIR 2020).",
+                "tempo_oe1(estimate, truth)",
+                "select tempo_oe1(60, 120); -- -1",
+                &TEMPI[..2],
+            ),
+            Self::TempoOe2 => (
+                "Tempo octave error 2: the octave error nearest to 0 of the estimate, its double, triple, half and third: \
+                 what remains when the metrical level is forgiven.",
+                "tempo_oe2(estimate, truth)",
+                "select tempo_oe2(60, 120); -- 0",
+                &TEMPI[..2],
             ),
         };
         Docs { section: "Music Functions", description, syntax, example, arguments }
@@ -137,17 +203,18 @@ impl ScalarUDFImpl for MusicFunction {
     }
 
     fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(match self.op {
-            Op::TransposeKey => DataType::Utf8,
-            _ => DataType::Float64,
-        })
+        Ok(self.op.return_type())
     }
 
     fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
         let (name, kinds) = (self.op.name(), self.op.arguments());
-        if arguments.len() < 2 || arguments.len() > kinds.len() {
-            let wanted = if kinds.len() > 2 { "2 or 3" } else { "2" };
-            return plan_err!("{name} takes {wanted} arguments, not {}", arguments.len());
+        if arguments.len() < kinds.len().min(2) || arguments.len() > kinds.len() {
+            let wanted = match kinds.len() {
+                1 => "1 argument",
+                2 => "2 arguments",
+                _ => "2 or 3 arguments",
+            };
+            return plan_err!("{name} takes {wanted}, not {}", arguments.len());
         }
         let coerced = kinds.iter().zip(arguments).enumerate().map(|(index, (kind, argument))| match kind {
             Kind::Text if is_text(argument) => Ok(DataType::Utf8),
@@ -177,10 +244,11 @@ impl ScalarUDFImpl for MusicFunction {
 
 impl MusicFunction {
     fn evaluate(&self, arrays: &[ArrayRef]) -> Result<ArrayRef> {
-        let (Some(first), Some(second)) = (arrays.first(), arrays.get(1)) else {
-            return exec_err!("{} takes at least 2 arguments", self.op.name());
+        let Some(first) = arrays.first() else {
+            return exec_err!("{} takes arguments", self.op.name());
         };
-        let third = arrays.get(2);
+        // Where there is but one argument, the second is not looked at.
+        let (second, third) = (arrays.get(1).unwrap_or(first), arrays.get(2));
         let rows = 0..first.len();
         Ok(match self.op {
             Op::TransposeKey => {
@@ -191,6 +259,32 @@ impl MusicFunction {
                     })
                     .collect();
                 Arc::new(keys)
+            }
+            Op::Camelot => {
+                Arc::new(rows.map(|row| Some(key(first, row)?.camelot())).collect::<StringArray>())
+            }
+            Op::CircleOfFifths => {
+                Arc::new(rows.map(|row| Some(i64::from(key(first, row)?.fifths()))).collect::<Int64Array>())
+            }
+            Op::KeyDistance => {
+                let distances = rows.map(|row| {
+                    let measure: fn(MusicalKey, MusicalKey) -> u8 = match third {
+                        None => MusicalKey::fifths_to,
+                        Some(measures) => match text(measures, row) {
+                            None => return Ok(None),
+                            Some("fifths") => MusicalKey::fifths_to,
+                            Some("semitones") => MusicalKey::semitones_to,
+                            Some(other) => {
+                                return exec_err!(
+                                    "the measure of key_distance is 'fifths' or 'semitones', not '{other}'"
+                                );
+                            }
+                        },
+                    };
+                    let keys = key(first, row).zip(key(second, row));
+                    Ok(keys.map(|(a, b)| i64::from(measure(a, b))))
+                });
+                Arc::new(distances.collect::<Result<Int64Array>>()?)
             }
             Op::MirexWeighted => {
                 let scores = rows.map(|row| {
@@ -232,6 +326,11 @@ impl MusicFunction {
                     })
                     .collect();
                 Arc::new(scores)
+            }
+            Op::TempoOe1 | Op::TempoOe2 => {
+                let error = if self.op == Op::TempoOe1 { tempo_oe1 } else { tempo_oe2 };
+                let errors = rows.map(|row| error(number(first, row)?, number(second, row)?));
+                Arc::new(errors.collect::<Float64Array>())
             }
         })
     }

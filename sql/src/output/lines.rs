@@ -1,9 +1,7 @@
 //! CSV and JSON lines, by Arrow's writers.
 //!
-//! CSV has no nested values, so lists and structs become JSON text; JSON objects have no repeated
-//! keys, so a second column of one name gets a number.
+//! CSV has no nested values, so lists and structs become JSON text.
 
-use std::collections::HashSet;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -35,22 +33,10 @@ pub(super) fn csv(batch: &RecordBatch, header: bool, out: &mut dyn Write) -> Res
     writer.write(&flat).map_err(arrow_error)
 }
 
-/// Writes a batch as JSON lines.
+/// Writes a batch, whose columns have different names, as JSON lines.
 pub(super) fn json(batch: &RecordBatch, out: &mut dyn Write) -> Result<(), SqlError> {
-    let schema = batch.schema();
-    let mut taken = HashSet::new();
-    let fields = schema.fields().iter().map(|field| {
-        let names =
-            (1..).map(|n| if n == 1 { field.name().clone() } else { format!("{}_{n}", field.name()) });
-        let name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
-        taken.insert(name.clone());
-        Field::clone(field).with_name(name)
-    });
-    let fields: Vec<Field> = fields.collect();
-    let named =
-        RecordBatch::try_new(Arc::new(Schema::new(fields)), batch.columns().to_vec()).map_err(arrow_error)?;
     let mut writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(out);
-    writer.write(&named).map_err(arrow_error)?;
+    writer.write(batch).map_err(arrow_error)?;
     writer.finish().map_err(arrow_error)
 }
 

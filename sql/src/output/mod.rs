@@ -1,18 +1,26 @@
-//! Results as text: an aligned table for people, CSV and JSON lines for programs.
+//! Results written out: an aligned table or records for people, Markdown for documents, CSV, JSON lines and Parquet
+//! for programs.
 //!
-//! Batches go in one by one ([`Writer::push`]); CSV and JSON go straight out, a table keeps the
-//! rows it will show, because its columns are as wide as their widest cell.
+//! Batches go in one by one ([`Writer::push`]); CSV, JSON and Parquet go straight out, the others keep the
+//! rows they will show, because a table's columns are as wide as their widest cell.
 
+mod bars;
 mod cell;
 mod lines;
+mod markdown;
+mod parquet;
+mod records;
 mod table;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Write;
+use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 
 use crate::diagnose;
@@ -28,11 +36,32 @@ pub enum Format {
     Csv,
     /// One JSON object a line; NULL, NaN and infinities are `null`.
     Json,
+    /// A table of a Markdown document, with the cells of [`Format::Table`].
+    Markdown,
+    /// A Parquet file, with the types of the columns.
+    Parquet,
 }
 
 impl Format {
     /// All formats, as they are named on a command line.
-    pub const NAMES: [&'static str; 3] = ["table", "csv", "json"];
+    pub const NAMES: [&'static str; 5] = ["table", "csv", "json", "markdown", "parquet"];
+
+    /// The format that a file's name asks for by its ending, if there is one for it.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        Some(match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "txt" => Self::Table,
+            "csv" => Self::Csv,
+            "json" | "jsonl" | "ndjson" => Self::Json,
+            "md" | "markdown" => Self::Markdown,
+            "parquet" => Self::Parquet,
+            _ => return None,
+        })
+    }
+
+    /// Whether people read it.
+    pub fn is_text_table(self) -> bool {
+        matches!(self, Self::Table | Self::Markdown)
+    }
 }
 
 impl fmt::Display for Format {
@@ -41,6 +70,8 @@ impl fmt::Display for Format {
             Self::Table => "table",
             Self::Csv => "csv",
             Self::Json => "json",
+            Self::Markdown => "markdown",
+            Self::Parquet => "parquet",
         })
     }
 }
@@ -53,13 +84,37 @@ impl FromStr for Format {
             "table" => Ok(Self::Table),
             "csv" => Ok(Self::Csv),
             "json" => Ok(Self::Json),
+            "markdown" | "md" => Ok(Self::Markdown),
+            "parquet" => Ok(Self::Parquet),
             other => Err(format!("'{other}' is not one of {}", Self::NAMES.join(", "))),
         }
     }
 }
 
+/// Which columns of a table are drawn as bars, and lists of numbers as sparklines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Bars {
+    /// None.
+    #[default]
+    None,
+    /// All that hold numbers.
+    All,
+    /// Those of these names.
+    Columns(Vec<String>),
+}
+
+impl Bars {
+    fn wants(&self, column: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Columns(names) => names.iter().any(|name| name == column),
+        }
+    }
+}
+
 /// A format with what a table needs to know of where it goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Style {
     /// The format.
     pub format: Format,
@@ -67,17 +122,21 @@ pub struct Style {
     pub width: Option<usize>,
     /// Rows that a table shows; `None` for all. A note tells of the others.
     pub max_rows: Option<usize>,
+    /// Columns of a table that are drawn beside their numbers.
+    pub bars: Bars,
+    /// A table shows each row as a block of lines.
+    pub records: bool,
 }
 
 impl Style {
     /// For a file or a pipe: nothing is cut.
     pub fn new(format: Format) -> Self {
-        Self { format, width: None, max_rows: None }
+        Self { format, width: None, max_rows: None, bars: Bars::None, records: false }
     }
 
     /// For a terminal of `width` columns: a table is kept within it and shows at most 200 rows.
     pub fn terminal(format: Format, width: usize) -> Self {
-        Self { format, width: Some(width), max_rows: Some(200) }
+        Self { width: Some(width), max_rows: Some(200), ..Self::new(format) }
     }
 }
 
@@ -102,12 +161,13 @@ pub struct Writer<'a> {
     rows: u64,
     /// The rows that a table will show.
     kept: Vec<RecordBatch>,
+    parquet: Option<parquet::Encoder>,
 }
 
 impl<'a> Writer<'a> {
     /// A writer for batches of `schema`.
     pub fn new(schema: SchemaRef, style: &Style, out: &'a mut dyn Write) -> Self {
-        Self { schema, style: *style, out, rows: 0, kept: Vec::new() }
+        Self { schema, style: style.clone(), out, rows: 0, kept: Vec::new(), parquet: None }
     }
 
     /// Takes the next batch.
@@ -123,8 +183,16 @@ impl<'a> Writer<'a> {
         }
         match self.style.format {
             Format::Csv => lines::csv(batch, first, self.out),
-            Format::Json => lines::json(batch, self.out),
-            Format::Table => {
+            Format::Json => lines::json(&uniquely_named(batch)?, self.out),
+            Format::Parquet => {
+                let batch = uniquely_named(batch)?;
+                let encoder = match &mut self.parquet {
+                    Some(encoder) => encoder,
+                    none => none.insert(parquet::Encoder::new(batch.schema())?),
+                };
+                encoder.push(&batch, self.out)
+            }
+            Format::Table | Format::Markdown => {
                 let room = self.style.max_rows.map_or(usize::MAX, |most| most.saturating_sub(shown));
                 if room > 0 {
                     self.kept.push(batch.slice(0, room.min(batch.num_rows())));
@@ -134,21 +202,50 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Writes what is left (a table, or the header of an empty CSV) and returns the number of rows.
+    /// Writes what is left (a table, or the header of an empty file) and returns the number of rows.
     ///
     /// # Errors
     /// [`SqlError::Output`] if the output fails.
-    pub fn finish(self) -> Result<u64, SqlError> {
+    pub fn finish(mut self) -> Result<u64, SqlError> {
         match self.style.format {
             Format::Csv if self.rows == 0 && !self.schema.fields().is_empty() => {
                 lines::csv(&RecordBatch::new_empty(self.schema), true, self.out)?;
             }
-            Format::Table => table::write(&self.schema, &self.kept, self.rows, self.style.width, self.out)?,
-            Format::Csv | Format::Json => {}
+            Format::Table if self.style.records => {
+                records::write(&self.schema, &self.kept, self.rows, self.out)?;
+            }
+            Format::Table => table::write(&self.schema, &self.kept, self.rows, &self.style, self.out)?,
+            Format::Markdown => markdown::write(&self.schema, &self.kept, self.out)?,
+            Format::Parquet if !self.schema.fields().is_empty() => {
+                let encoder = match self.parquet.take() {
+                    Some(encoder) => encoder,
+                    None => parquet::Encoder::new(Arc::new(unique_names(&self.schema)))?,
+                };
+                encoder.finish(self.out)?;
+            }
+            Format::Csv | Format::Json | Format::Parquet => {}
         }
         self.out.flush()?;
         Ok(self.rows)
     }
+}
+
+/// Names of columns, made different: a second `x` is `x_2`.
+fn unique_names(schema: &Schema) -> Schema {
+    let mut taken = HashSet::new();
+    let fields = schema.fields().iter().map(|field| {
+        let names =
+            (1..).map(|n| if n == 1 { field.name().clone() } else { format!("{}_{n}", field.name()) });
+        let name = names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default();
+        taken.insert(name.clone());
+        Field::clone(field).with_name(name)
+    });
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
+fn uniquely_named(batch: &RecordBatch) -> Result<RecordBatch, SqlError> {
+    let schema = Arc::new(unique_names(&batch.schema()));
+    RecordBatch::try_new(schema, batch.columns().to_vec()).map_err(arrow_error)
 }
 
 /// Errors of Arrow's own writers: those of the output stay what they are.
@@ -253,6 +350,59 @@ mod tests {
         for name in Format::NAMES {
             assert_eq!(name.parse::<Format>().unwrap().to_string(), name);
         }
-        assert_eq!("xml".parse::<Format>(), Err("'xml' is not one of table, csv, json".to_owned()));
+        let wrong = "'xml' is not one of table, csv, json, markdown, parquet";
+        assert_eq!("xml".parse::<Format>(), Err(wrong.to_owned()));
+        assert_eq!(Format::of_file(Path::new("a/b.MD")), Some(Format::Markdown));
+        assert_eq!(Format::of_file(Path::new("a/b.xml")), None);
+    }
+
+    #[test]
+    fn markdown_has_no_stray_bars() {
+        assert_eq!(
+            shown(
+                "select name || '|<b>' as \"na|me\", n from music where n < 3",
+                Style::new(Format::Markdown)
+            ),
+            "| na\\|me | n |\n| --- | ---: |\n| drift\\|\\<b> | 1 |\n| anthem\\|\\<b> | 2 |\n"
+        );
+    }
+
+    #[test]
+    fn records_have_a_line_per_column() {
+        let style = Style { records: true, ..Style::new(Format::Table) };
+        assert_eq!(
+            shown("select name, \"BPM\" from music where n = 1", style),
+            "─ 1 ────────────────────\nname  drift\nBPM   60.0\n(1 row)\n"
+        );
+    }
+
+    #[test]
+    fn numbers_are_drawn_where_asked() {
+        let style = Style { bars: Bars::Columns(vec!["n".to_owned()]), ..Style::new(Format::Table) };
+        let text = shown("select n, n as m from music order by n", style);
+        assert!(text.contains(" 1 ███▍        1\n") && text.contains(" 3 ██████████  3\n"), "{text}");
+        let text = shown("select vector from music", Style { bars: Bars::All, ..Style::new(Format::Table) });
+        assert!(text.contains(" ▁██\n") && text.contains(" NULL\n"), "{text}");
+    }
+
+    #[test]
+    fn parquet_has_the_types_and_rows_of_the_result() {
+        use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+        let rows =
+            block_on(query(&session(), "select a.*, b.name from music a join music b using (n)")).unwrap();
+        let read = |rows: &[RecordBatch]| -> RecordBatch {
+            let mut file = tempfile::tempfile().unwrap();
+            write(rows, &Style::new(Format::Parquet), &mut file).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            let schema = std::sync::Arc::clone(reader.schema());
+            let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
+            arrow::compute::concat_batches(&schema, &batches).unwrap()
+        };
+        let back = read(&rows);
+        assert_eq!(back.num_rows(), 3);
+        assert_eq!(back.schema().field(4).name(), "name_2");
+        assert_eq!(back.schema().field(3).data_type(), rows[0].schema().field(3).data_type());
+        let empty = read(&[RecordBatch::new_empty(rows[0].schema())]);
+        assert_eq!((empty.num_rows(), empty.num_columns()), (0, 5));
     }
 }

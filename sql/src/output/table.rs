@@ -12,11 +12,12 @@
 
 use std::io::Write;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{arrow_error, cell};
+use super::{Style, arrow_error, bars, cell};
 use crate::error::SqlError;
 use crate::suggest::listed;
 
@@ -40,7 +41,7 @@ pub(super) fn write(
     schema: &Schema,
     batches: &[RecordBatch],
     rows: u64,
-    width: Option<usize>,
+    style: &Style,
     out: &mut dyn Write,
 ) -> Result<(), SqlError> {
     // `create view` and the like have no columns.
@@ -50,10 +51,13 @@ pub(super) fn write(
     let mut columns = Vec::with_capacity(schema.fields().len());
     for (index, field) in schema.fields().iter().enumerate() {
         let arrays: Vec<_> = batches.iter().map(|batch| batch.column(index)).collect();
-        let cells = cell::column(&arrays).map_err(arrow_error)?;
+        let mut cells = cell::column(&arrays).map_err(arrow_error)?;
+        if style.bars.wants(field.name()) {
+            draw(field.data_type(), &arrays, &mut cells).map_err(arrow_error)?;
+        }
         columns.push(Column::new(field.name(), cells, cell::is_number(field.data_type())));
     }
-    let hidden = width.map(|width| fit(&mut columns, width)).unwrap_or_default();
+    let hidden = style.width.map(|width| fit(&mut columns, width)).unwrap_or_default();
 
     write_line(out, columns.iter().map(|column| column.aligned(&shortened(&column.name, column.width))))?;
     write_line(out, columns.iter().map(|column| "─".repeat(column.width)))?;
@@ -61,12 +65,7 @@ pub(super) fn write(
     for row in 0..shown {
         write_row(out, &columns, row)?;
     }
-    let noun = if rows == 1 { "row" } else { "rows" };
-    let mut notes = if (shown as u64) < rows {
-        format!("the first {shown} of {rows} rows")
-    } else {
-        format!("{rows} {noun}")
-    };
+    let mut notes = row_note(shown, rows);
     if !hidden.is_empty() {
         let noun = if hidden.len() == 1 { "column" } else { "columns" };
         notes.push_str(&format!(
@@ -76,6 +75,33 @@ pub(super) fn write(
         ));
     }
     Ok(writeln!(out, "({notes})")?)
+}
+
+/// How many rows there are, of which `shown` are shown.
+pub(super) fn row_note(shown: usize, rows: u64) -> String {
+    match rows {
+        1 => "1 row".to_owned(),
+        _ if (shown as u64) < rows => format!("the first {shown} of {rows} rows"),
+        _ => format!("{rows} rows"),
+    }
+}
+
+/// Bars behind numbers, sparklines in place of lists of numbers.
+fn draw(data_type: &DataType, arrays: &[&ArrayRef], cells: &mut [String]) -> Result<(), ArrowError> {
+    if cell::is_number(data_type) {
+        let widest = cells.iter().map(|cell| cell.width()).max().unwrap_or(0);
+        for (cell, bar) in cells.iter_mut().zip(bars::bars(arrays)?) {
+            *cell = format!("{}{cell} {bar}", " ".repeat(widest - cell.width()));
+        }
+        return Ok(());
+    }
+    let lists = arrays.iter().flat_map(|array| bars::number_lists(array).into_iter().flatten());
+    for (cell, items) in cells.iter_mut().zip(lists) {
+        if let Some(spark) = items.as_ref().and_then(bars::spark) {
+            *cell = spark;
+        }
+    }
+    Ok(())
 }
 
 impl Column {

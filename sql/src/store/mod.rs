@@ -15,14 +15,15 @@
 
 mod audio;
 mod cloud;
+mod files;
 mod location;
 mod tables;
 
 use std::fs;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::UNIX_EPOCH;
@@ -34,6 +35,7 @@ use tokio::runtime::Handle;
 
 pub use audio::enable_remote_audio;
 pub use cloud::register;
+pub(crate) use files::{is_row_file, table_at};
 pub use location::{Location, Scheme};
 pub(crate) use tables::{AddressedTables, Registry};
 
@@ -234,23 +236,66 @@ pub fn write(file: &Location, bytes: Vec<u8>) -> Result<(), SqlError> {
 }
 
 fn write_local(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    use std::io::Write;
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let temporary = path.with_file_name(format!(".{name}.{}.{number}.tmp", std::process::id()));
-    let written = fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    });
-    if written.is_err() {
-        // The error that counts is the one of writing.
-        let _ = fs::remove_file(&temporary);
-        return written;
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(bytes)?;
+    file.finish()
+}
+
+/// A file of this machine on its way. Readers see the old bytes until [`finish`](Self::finish), and nothing is left of
+/// one that is dropped before.
+#[derive(Debug)]
+pub struct AtomicFile {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: io::BufWriter<fs::File>,
+    finished: bool,
+}
+
+impl AtomicFile {
+    /// A file that is to be at `path`.
+    ///
+    /// # Errors
+    /// When `path` names no file, or its folder cannot be written to.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_file_name(format!(".{name}.{}.{number}.tmp", std::process::id()));
+        let file = io::BufWriter::new(fs::File::create(&temporary)?);
+        Ok(Self { path: path.to_owned(), temporary, file, finished: false })
     }
-    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
-    fs::File::open(folder)?.sync_all()
+
+    /// Puts the file in its place; when this returns, it is durable.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.finished = true;
+        let folder = self.path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        fs::File::open(folder)?.sync_all()
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for AtomicFile {
+    fn drop(&mut self) {
+        if !self.finished {
+            // The error that counts is the one of writing.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
 }
 
 fn local_entry(path: &Path) -> io::Result<Entry> {

@@ -13,7 +13,7 @@ pub struct Embed {
     /// Stage that holds the clips (`files`, `synth` or `sql`), or a `views` stage. Views must have the sample rate and
     /// length that the model was trained on.
     pub from: String,
-    /// The `train` stage whose model is used.
+    /// The `train` or `finetune` stage whose model is used.
     pub model: String,
     /// Distance between the starts of two segments of clips. Absent: the length of the model's views. Views say
     /// themselves where they lie.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct Finetune {
     /// The `features` stage to learn from. Its front end and length must be those of the model.
     pub from: String,
-    /// The `train` stage whose model is the start.
+    /// The `train` or `finetune` stage whose model is the start.
     pub model: String,
     /// The subspace whose embedding the head reads.
     #[serde(default = "default_subspace")]

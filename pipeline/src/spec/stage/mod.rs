@@ -248,7 +248,7 @@ impl Stage {
             }
             (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
-            (Kind::Embed | Kind::Finetune, "model") => &[Kind::Train],
+            (Kind::Embed | Kind::Finetune, "model") => &[Kind::Train, Kind::Finetune],
             (Kind::Finetune, "from") => &[Kind::Features],
             (Kind::Probe | Kind::Equivariance | Kind::Retrieve, "from") | (Kind::Retrieve, "queries") => {
                 &[Kind::Embed]
