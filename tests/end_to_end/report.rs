@@ -87,7 +87,9 @@ fn the_stage_writes_a_page_that_holds_all_and_asks_nothing() {
             let near = near.as_array().unwrap();
             assert!(near.len() == 6 && !near.contains(&json!(clip)), "{near:?}");
         }
-        assert!(space["layouts"][0]["x"].as_array().unwrap().iter().all(Value::is_u64));
+        let layouts = space["layouts"].as_array().unwrap();
+        assert_eq!(layouts.iter().map(|l| &l["name"]).collect::<Vec<_>>(), ["principal components", "t-SNE"]);
+        assert!(layouts.iter().all(|l| l["x"].as_array().unwrap().iter().all(Value::is_u64)));
     }
     assert_eq!(map["labels"][map["first"].as_u64().unwrap() as usize]["name"], "key");
     assert_eq!(block(&page, "sound").as_object().unwrap().len(), 36);
@@ -302,7 +304,7 @@ fn in_a_browser_a_point_is_heard_and_nothing_is_asked_of_the_network() {
     assert_eq!(browser.script(heading), name);
     // Another subspace, another label, another theme, SQL in sight.
     let change = "const set = (id, v) => { const e = document.getElementById(id); e.value = v; e.dispatchEvent(new Event('change')); };
-        set('map-space', '2'); set('map-label', '2'); document.getElementById('theme').click();
+        set('map-space', '2'); set('map-label', '2'); set('map-layout', '1'); document.getElementById('theme').click();
         document.querySelector('.tools details').open = true;
         return [document.documentElement.dataset.theme, document.querySelectorAll('#map-legend *').length > 0]";
     assert_eq!(browser.script(change), json!(["light", true]));

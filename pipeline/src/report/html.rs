@@ -177,7 +177,7 @@ mod tests {
             html.as_str(),
             "<a title=\"&quot;&gt;&lt;script&gt;\" x=\"1\">&lt;img onerror=&#39;x&#39;&gt;&amp;</a>"
         );
-        assert_eq!([f64::NAN, -0.001, 3.14159].map(coordinate), ["0", "0", "3.14"]);
+        assert_eq!([f64::NAN, -0.001, 7.12678].map(coordinate), ["0", "0", "7.13"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, AsArray, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Schema};
 use loev_models::evaluate::{Vectors, nearest};
 use serde_json::{Value, json};
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::ask::{Run, colour, rank};
 use super::figure::{Data, Figure, Section, number};
 use super::html::{Html, visible};
-use super::pca;
 use super::sound::Clip;
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, SECONDS, SHARD, URI, column, primitive, text};
@@ -18,6 +17,8 @@ use crate::stages::tables::{quoted, vectors};
 
 /// Neighbours of each clip in each subspace.
 const NEAR: usize = 6;
+/// Maps by t-SNE are made of so many clips at most: it takes time, for each subspace.
+const TSNE: usize = 2000;
 /// Coordinates are whole numbers up to this.
 const GRID: f64 = 4095.0;
 /// Values of a label beyond which it is a text to read and no colour.
@@ -106,19 +107,18 @@ async fn points(
                 text(&run.ask(&sql).await?, "subspace")?.iter().flatten().map(str::to_owned).collect();
             names.sort_by_key(|name| rank(name));
             for name in names {
-                let sql = format!(
+                let vectors = format!(
                     "select {CLIP_ID}, embedding from {} where segment is null and subspace = '{}'{sampled} order by {CLIP_ID}",
                     quoted(&table),
                     name.replace('\'', "''")
                 );
-                let colour = colour(spaces, &name);
-                match space(run, &sql, &table, &number_of, ids.len()).await {
-                    Ok(mut space) => {
+                match space(run, &vectors, &table, &number_of, ids.len()).await {
+                    Ok((mut space, sql)) => {
                         space["stage"] = visible(stage).into();
                         space["subspace"] = visible(&name).into();
-                        space["colour"] = colour.into();
+                        space["colour"] = colour(spaces, &name).into();
                         placed.push(space);
-                        statements.push(sql);
+                        statements.extend(sql);
                     }
                     Err(error @ (RunError::Interrupted | RunError::Memory { .. })) => return Err(error),
                     Err(error) => section.marks.push(format!("{table}, {name}: {error}")),
@@ -135,7 +135,7 @@ async fn points(
         labels.iter().position(|label| label["name"] == task)
     });
     let ids: Vec<Value> = ids.iter().map(|id| visible(id.unwrap_or("")).into()).collect();
-    let mut caption = format!("{} clips of {count}; coordinates are principal components.", ids.len());
+    let mut caption = format!("{} clips of {count}.", ids.len());
     if each > 1 {
         caption = format!("{caption} One clip in {each} is taken; neighbours are among these.");
     }
@@ -187,14 +187,14 @@ fn clips(found: &RecordBatch) -> Result<Vec<Clip>, RunError> {
     Ok(uris.iter().zip(seconds).map(clip).collect())
 }
 
-/// One subspace: places, and the nearest clips of each.
+/// One subspace: places, and the nearest clips of each; and the statements that they come from.
 async fn space(
     run: &Run,
     sql: &str,
     table: &str,
     number_of: &BTreeMap<&str, usize>,
     clips: usize,
-) -> Result<Value, RunError> {
+) -> Result<(Value, Vec<String>), RunError> {
     let found = run.ask(sql).await?;
     let ids = text(&found, CLIP_ID)?;
     let (values, dim) = vectors(&found, table)?;
@@ -211,10 +211,8 @@ async fn space(
     if of.is_empty() {
         return Err(RunError::Engine("no clip has an embedding that is finite".to_owned()));
     }
-    let plane = pca::plane(&kept, dim);
-    let note =
-        format!("{:.0}% and {:.0}% of the variance", 100.0 * plane.explained[0], 100.0 * plane.explained[1]);
-    let layout = layout("principal components", &note, &of, &plane.at, clips);
+    let (layouts, mut statements) = layouts(run, sql, number_of, clips, of.len()).await?;
+    statements.insert(0, sql.to_owned());
 
     let (mut near, mut like) = (vec![json!([]); clips], vec![json!([]); clips]);
     let k = NEAR.min(of.len() - 1);
@@ -228,16 +226,74 @@ async fn space(
                 found.iter().map(|n| number((f64::from(n.similarity) * 1e3).round() / 1e3)).collect();
         }
     }
-    Ok(json!({ "layouts": [layout], "near": near, "like": like }))
+    Ok((json!({ "layouts": layouts, "near": near, "like": like }), statements))
+}
+
+/// The ways to place the vectors that `sql` selects, and the statements that do: principal components, and for maps that
+/// are not large t-SNE, by angles as the neighbours are.
+async fn layouts(
+    run: &Run,
+    sql: &str,
+    number_of: &BTreeMap<&str, usize>,
+    clips: usize,
+    rows: usize,
+) -> Result<(Vec<Value>, Vec<String>), RunError> {
+    let (mut layouts, mut statements) = (Vec::new(), Vec::new());
+    if rows >= 2 {
+        let sql = format!(
+            "select {CLIP_ID}, pc[1] as x, pc[2] as y, explained[1] as share_x, explained[2] as share_y from pca((\n  {sql}\n), 2)"
+        );
+        let found = run.ask(&sql).await?;
+        let [first, second] = ["share_x", "share_y"].map(|name| primitive::<Float64Type>(&found, name));
+        let percent =
+            |shares: &Float64Array| shares.iter().flatten().next().map_or(0.0, |share| 100.0 * share);
+        let note = format!("{:.0}% and {:.0}% of the variance", percent(&first?), percent(&second?));
+        layouts.push(layout("principal components", &note, &placed(&found, number_of)?, clips));
+        statements.push(sql);
+    }
+    if (4..=TSNE).contains(&rows) {
+        let normal = format!(
+            "select {CLIP_ID}, l2_normalize(embedding) as embedding from (\n  {sql}\n) order by {CLIP_ID}"
+        );
+        let sql = format!("select {CLIP_ID}, x, y from embedding_map((\n  {normal}\n), seed => 1)");
+        let found = run.ask(&sql).await?;
+        let note = "what is near has near angles; distances between groups mean little";
+        layouts.push(layout("t-SNE", note, &placed(&found, number_of)?, clips));
+        statements.push(sql);
+    }
+    if layouts.is_empty() {
+        layouts.push(layout(
+            "one clip",
+            "",
+            &number_of.values().map(|clip| (*clip, 0.0, 0.0)).collect::<Vec<_>>(),
+            clips,
+        ));
+    }
+    Ok((layouts, statements))
+}
+
+/// The clips that a layout places: their numbers and coordinates.
+fn placed(
+    found: &RecordBatch,
+    number_of: &BTreeMap<&str, usize>,
+) -> Result<Vec<(usize, f64, f64)>, RunError> {
+    let ids = text(found, CLIP_ID)?;
+    let [x, y] = ["x", "y"].map(|name| primitive::<Float64Type>(found, name));
+    let (x, y) = (x?, y?);
+    let place = |((id, x), y): ((Option<&str>, Option<f64>), Option<f64>)| {
+        let (x, y) = (x.filter(|x| x.is_finite())?, y.filter(|y| y.is_finite())?);
+        Some((*number_of.get(id?)?, x, y))
+    };
+    Ok(ids.iter().zip(x.iter()).zip(y.iter()).filter_map(place).collect())
 }
 
 /// Places on a grid, the same in both directions; clips without a place have none.
-fn layout(name: &str, note: &str, of: &[usize], at: &[(f64, f64)], clips: usize) -> Value {
-    let (left, right) = super::chart::range(at.iter().map(|(x, _)| *x));
-    let (bottom, top) = super::chart::range(at.iter().map(|(_, y)| *y));
+fn layout(name: &str, note: &str, at: &[(usize, f64, f64)], clips: usize) -> Value {
+    let (left, right) = super::chart::range(at.iter().map(|(_, x, _)| *x));
+    let (bottom, top) = super::chart::range(at.iter().map(|(.., y)| *y));
     let unit = ((right - left).max(top - bottom) / GRID).max(f64::MIN_POSITIVE);
     let (mut x, mut y) = (vec![Value::Null; clips], vec![Value::Null; clips]);
-    for (clip, (across, up)) in of.iter().zip(at) {
+    for (clip, across, up) in at {
         x[*clip] = (((across - left) / unit).round() as i64).into();
         y[*clip] = (((up - bottom) / unit).round() as i64).into();
     }
@@ -341,18 +397,12 @@ fn frame() -> Html {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{ArrayRef, Int32Array, ListArray};
+    use arrow::array::{ArrayRef, Int32Array};
 
     use super::*;
 
     #[test]
     fn labels_are_what_they_hold() {
-        let lists = ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>([
-            Some(vec![Some(1)]),
-            None,
-            None,
-        ]);
-        assert!(lists.is_null(1));
         let mut tags = arrow::array::ListBuilder::new(arrow::array::StringBuilder::new());
         for row in [vec!["drums", "bass"], vec!["drums"], vec![]] {
             row.iter().for_each(|tag| tags.values().append_value(tag));
@@ -381,9 +431,9 @@ mod tests {
 
     #[test]
     fn places_are_on_a_grid_of_one_unit() {
-        let placed = layout("x", "", &[2, 0], &[(-1.0, 0.0), (3.0, 1.0)], 3);
+        let placed = layout("x", "", &[(2, -1.0, 0.0), (0, 3.0, 1.0)], 3);
         assert_eq!(placed["x"], json!([4095, null, 0]));
         assert_eq!(placed["y"], json!([1024, null, 0]));
-        assert_eq!(layout("x", "", &[0], &[(5.0, 5.0)], 1)["x"], json!([0]));
+        assert_eq!(layout("x", "", &[(0, 5.0, 5.0)], 1)["x"], json!([0]));
     }
 }

@@ -33,7 +33,6 @@ mod map;
 mod overview;
 mod page;
 mod parts;
-mod pca;
 mod response;
 mod similarity;
 mod sound;

@@ -142,7 +142,7 @@ async fn figure(run: &Run, stage: &str, views: &str, spaces: &[String]) -> Resul
         let words: Vec<String> =
             elsewhere.1.iter().map(|(name, value)| format!("{name} {}", short(*value))).collect();
         caption = format!(
-            "{caption} Beside it, the median distance to the same view of another clip: {}.",
+            "{caption} For comparison, the median distance to the same view of another clip: {}.",
             words.join(", ")
         );
         statements.push(elsewhere.0);
@@ -236,7 +236,7 @@ fn curve(
     };
     let title = format!("cosine distance by {}", parameter.factor);
     let x_title = format!("{} of {}", between, parameter.name);
-    Ok((Lines { title, x_title, series, include: Some(0.0) }, names))
+    Ok((Lines { title, x_title, series, include: Some(0.0), wide: true }, names))
 }
 
 /// How far apart the same view of two clips is: what distances are to be seen against.

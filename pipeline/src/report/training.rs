@@ -133,7 +133,7 @@ fn panel(
             series.push(one);
         }
     }
-    Ok(Lines { title, x_title: "step".to_owned(), series, include: None })
+    Ok(Lines { title, x_title: "step".to_owned(), series, ..Lines::default() })
 }
 
 async fn passes(run: &Run, stage: &str, table: &str) -> Result<Option<Figure>, RunError> {
@@ -148,7 +148,7 @@ async fn passes(run: &Run, stage: &str, table: &str) -> Result<Option<Figure>, R
     let series =
         vec![series("training", 0, values("loss")?)?, series("validation", 1, values("valid_loss")?)?];
     let mut body = legend(&[("training".to_owned(), 0), ("validation".to_owned(), 1)]);
-    let panel = Lines { title: "loss".to_owned(), x_title: "pass".to_owned(), series, include: None };
+    let panel = Lines { title: "loss".to_owned(), x_title: "pass".to_owned(), series, ..Lines::default() };
     body.open("div", &[("class", "panels".into())]).add(&lines(&panel)).close("div");
     let caption = format!("{} passes of fine-tuning; the best on validation rows is kept.", rows.num_rows());
     Ok(Some(Figure {

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::super::html::{Html, coordinate};
 use super::{Axis, drawing, fill, label, line, range, short, stroke};
 
-const WIDTH: f64 = 360.0;
+/// Of a panel, and of a wide one.
+const WIDTHS: [f64; 2] = [360.0, 480.0];
 const HEIGHT: f64 = 210.0;
 const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
@@ -23,6 +24,8 @@ pub struct Lines {
     pub series: Vec<Series>,
     /// A value that must be in sight, such as 0.
     pub include: Option<f64>,
+    /// For two panels beside each other, not three.
+    pub wide: bool,
 }
 
 /// One line.
@@ -46,25 +49,26 @@ pub struct Series {
 
 /// Draws a panel.
 pub fn lines(panel: &Lines) -> Html {
-    let xs = Axis::of(panel.series.iter().flat_map(|s| s.x.iter().copied()), LEFT + 4.0, WIDTH - RIGHT - 4.0);
+    let width = WIDTHS[usize::from(panel.wide)];
+    let xs = Axis::of(panel.series.iter().flat_map(|s| s.x.iter().copied()), LEFT + 4.0, width - RIGHT - 4.0);
     let band = |s: &Series| s.band.clone().unwrap_or_default();
     let values = panel.series.iter().flat_map(|s| {
         let (low, high) = band(s);
         s.y.iter().copied().chain(low).chain(high).collect::<Vec<_>>()
     });
     let ys = Axis::of(values.chain(panel.include), HEIGHT - BOTTOM, TOP);
-    let mut svg = drawing(WIDTH, HEIGHT, &described(panel));
+    let mut svg = drawing(width, HEIGHT, &described(panel));
     label(&mut svg, "title", "start", LEFT, 14.0, &panel.title);
     for tick in ys.ticks(4) {
         let y = ys.at(tick);
-        line(&mut svg, "grid", [LEFT, y, WIDTH - RIGHT, y]);
+        line(&mut svg, "grid", [LEFT, y, width - RIGHT, y]);
         label(&mut svg, "tick", "end", LEFT - 6.0, y + 3.5, &short(tick));
     }
     for tick in xs.ticks(6) {
         label(&mut svg, "tick", "middle", xs.at(tick), HEIGHT - BOTTOM + 15.0, &short(tick));
     }
-    line(&mut svg, "axis", [LEFT, HEIGHT - BOTTOM, WIDTH - RIGHT, HEIGHT - BOTTOM]);
-    label(&mut svg, "tick", "end", WIDTH - RIGHT, HEIGHT - 4.0, &panel.x_title);
+    line(&mut svg, "axis", [LEFT, HEIGHT - BOTTOM, width - RIGHT, HEIGHT - BOTTOM]);
+    label(&mut svg, "tick", "end", width - RIGHT, HEIGHT - 4.0, &panel.x_title);
     for series in &panel.series {
         if let Some((low, high)) = &series.band {
             let there =

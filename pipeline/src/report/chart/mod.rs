@@ -83,12 +83,13 @@ pub fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
 pub fn short(value: f64) -> String {
     let text = match value.abs() {
         x if !x.is_finite() => return "–".to_owned(),
-        x if x >= 1e6 || (x < 1e-3 && x > 0.0) => return format!("{value:.1e}"),
+        x if x >= 1e6 || (x < 1e-4 && x > 0.0) => return format!("{value:.1e}"),
         x if x >= 1000.0 => return format!("{value:.0}"),
         x if x >= 100.0 => format!("{value:.0}"),
         x if x >= 10.0 => format!("{value:.1}"),
         x if x >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+        x if x >= 0.01 || x == 0.0 => format!("{value:.3}"),
+        _ => format!("{value:.5}"),
     };
     let text = match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -115,6 +116,8 @@ pub fn drawing(width: f64, height: f64, label: &str) -> Html {
         "svg",
         &[
             ("viewBox", view.as_str().into()),
+            ("width", width.into()),
+            ("height", height.into()),
             ("role", "img".into()),
             ("aria-label", label.into()),
             ("class", "chart".into()),
@@ -171,8 +174,8 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let shown = [0.5, 1.0, -12.34, 1234.5, 0.00012, f64::NAN, -0.0].map(short);
-        assert_eq!(shown, ["0.5", "1", "\u{2212}12.3", "1234", "1.2e-4", "–", "0"]);
+        let shown = [0.5, 1.0, -12.34, 1234.5, 0.0005, 0.000012, f64::NAN, -0.0].map(short);
+        assert_eq!(shown, ["0.5", "1", "\u{2212}12.3", "1234", "0.0005", "1.2e-5", "–", "0"]);
         assert_eq!(fitting("pitch_shift", 60.0), "pitch_s…");
     }
 }
