@@ -16,6 +16,7 @@ use loev_sql::{OpenRuns, RunCatalog, Source};
 
 use crate::error::RunError;
 use crate::resume::recipe::differences;
+use crate::stages::tables::quoted;
 
 /// Resamples behind an interval.
 const REPLICATES: usize = 2000;
@@ -103,7 +104,6 @@ struct Row {
 
 /// The scores of the answers of one stage, per clip.
 fn scores(run: &str, stage: &str, tolerance: f64) -> String {
-    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
     let table = format!("{}.{}", quoted(run), quoted(&format!("{stage}_labelled")));
     let tempo = |function: &str| {
         format!("{function}(try_cast(prediction as double), try_cast(truth as double), {tolerance})")
