@@ -24,7 +24,6 @@ mod gradients;
 pub mod kernels;
 pub mod layers;
 pub mod loss;
-pub mod metrics;
 pub mod model;
 pub mod optim;
 pub mod params;
@@ -33,4 +32,5 @@ pub mod train;
 
 pub use candle_core::{Device, Tensor};
 pub use error::{ModelError, Result};
+pub use loev_ops::metrics;
 pub use model::{Method, Model, ModelConfig};

@@ -53,7 +53,7 @@ pub struct FunctionInfo {
     pub name: String,
     /// What it takes and gives.
     pub kind: FunctionKind,
-    /// True for the vector and music functions of this crate.
+    /// True for the functions of this crate.
     pub ours: bool,
     /// How it is called, as in `transpose_key(key, semitones)`.
     pub syntax: Option<String>,
@@ -254,6 +254,10 @@ mod tests {
         let function = |name: &str| catalog.functions.iter().find(|function| function.name == name).unwrap();
         assert!(function("transpose_key").ours && function("dot_product").ours && !function("avg").ours);
         assert_eq!(function("avg").kind, FunctionKind::Aggregate);
+        for name in ["silhouette", "centroid", "bootstrap_ci"] {
+            assert!(function(name).ours && function(name).kind == FunctionKind::Aggregate, "{name}");
+        }
+        assert!(catalog.describe_functions(Some("linear_cak")).contains("did you mean 'linear_cka'"));
         assert_eq!(function("row_number").kind, FunctionKind::Window);
         let table = FunctionKind::Table;
         assert!(

@@ -14,10 +14,12 @@ use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{
     Query, SetExpr, Statement as SqlStatement, TableFactor, Visit, Visitor,
 };
+use datafusion::sql::sqlparser::parser::ParserError;
 use futures::TryStreamExt;
 
 use crate::diagnose::{Names, explain};
 use crate::error::{Place, SqlError, StatementError};
+use crate::functions::operators::tokens;
 use crate::functions::relation::name_tables;
 use crate::output::{Style, Writer};
 use crate::types::without_views;
@@ -173,8 +175,9 @@ fn only_reads(body: &SetExpr) -> bool {
 }
 
 fn parse_one(sql: &str, names: &Names) -> Result<Statement, SqlError> {
-    let statements = DFParserBuilder::new(sql)
-        .build()
+    let statements = tokens(sql)
+        .map_err(|error| DataFusionError::from(ParserError::from(error)))
+        .and_then(|tokens| DFParserBuilder::new(tokens).build())
         .and_then(|mut parser| parser.parse_statements())
         .map_err(|error| explain(error, sql, names))?;
     let count = statements.len();

@@ -13,11 +13,11 @@
 //! figures are of test clips.
 
 use garde::Validate;
+use loev_ops::ridge::{Regression, Ridge, square_distance};
 use loev_ops::rng::Key;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ridge::{Regression, Ridge, square_distance};
 use super::{ByClip, EvaluateError};
 use crate::probe::Split;
 
@@ -232,7 +232,7 @@ impl Work<'_> {
 
     fn fit(&self, regression: &Regression<'_>) -> Result<Ridge, EvaluateError> {
         let [train, valid, _] = &self.rows;
-        Ridge::fit(regression, train, valid, &self.config.penalties)
+        Ok(Ridge::fit(regression, train, valid, &self.config.penalties)?)
     }
 
     fn figure(

@@ -1,5 +1,8 @@
 //! What can be wrong with the material of an evaluation.
 
+use loev_ops::neighbours::NeighboursError;
+use loev_ops::ridge::RidgeError;
+
 use crate::probe::{Split, Task};
 
 /// Why an evaluation could not be made.
@@ -65,10 +68,10 @@ pub enum EvaluateError {
         /// The task of the neighbours' labels.
         items: Task,
     },
-    /// The normal equations of a regression cannot be solved.
-    #[error("the regression cannot be solved with the penalty {penalty}; use larger ones")]
-    Singular {
-        /// The penalty.
-        penalty: f64,
-    },
+    /// A regression cannot be fitted.
+    #[error(transparent)]
+    Ridge(#[from] RidgeError),
+    /// Neighbours cannot be searched.
+    #[error(transparent)]
+    Neighbours(#[from] NeighboursError),
 }

@@ -5,9 +5,9 @@
 //! tells two kinds of segments by them, [`read`] whether a drawn value can be read from them.
 
 use loev_ops::features::{FrontEnd, LogMel};
+use loev_ops::ridge::{Regression, Ridge};
 use loev_ops::rng::Key;
 
-use super::ridge::{Regression, Ridge};
 use super::{ByClip, EvaluateError};
 use crate::metrics::{Bootstrap, Interval, Ranking};
 use crate::probe::{Split, mel_statistics};

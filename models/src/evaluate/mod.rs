@@ -2,25 +2,21 @@
 //!
 //! ```text
 //! equivariance   two embeddings -> difference of parameters; one embedding and the difference -> the other
-//! neighbours     exact search by cosine, a query's own clip left out
 //! retrieval      how far the nearest neighbours agree with a query's label, beside chance
 //! leak           what cues that are no music tell of processing
-//! ridge          linear regression in closed form, in f64
 //! ```
 //!
-//! Everything is a function of the data, the configuration and the key, on the calling thread. Intervals are 95%
+//! Searches and regressions are those of [`loev_ops::neighbours`] and [`loev_ops::ridge`]. Everything is a function of the data, the configuration and the key, on the calling thread. Intervals are 95%
 //! percentile bootstraps over clips, never over rows: views and pairs of one clip are not independent.
 
 pub mod equivariance;
 mod error;
 pub mod leak;
-pub mod neighbours;
 pub mod retrieval;
-pub mod ridge;
 
 pub use equivariance::{EquivarianceConfig, EquivarianceFigure, Parameter, ViewData, equivariance};
 pub use error::EvaluateError;
-pub use neighbours::{Neighbour, Vectors, nearest};
+pub use loev_ops::neighbours::{Neighbour, Vectors, nearest};
 pub use retrieval::{Agreement, Ranked, agreement};
 
 /// One row of sums per clip.

@@ -12,33 +12,24 @@
 
 pub mod block;
 pub mod drop;
-pub mod mat;
 pub mod rows;
 
 use candle_core::WithDType;
+pub use loev_ops::matrix as mat;
 
 /// Partial sums kept by a reduction.
 pub const LANES: usize = 16;
 
 /// A float that the kernels compute with: `f32` to train, `f64` to check gradients.
-pub trait Real: WithDType {
-    /// Zero.
-    const ZERO: Self;
-    /// One.
-    const ONE: Self;
+pub trait Real: WithDType + mat::Element {
     /// The square root.
     fn square_root(self) -> Self;
     /// `e^self`. In `f32` a branch-free polynomial, which vectorises: relative error below 3e-7 on
     /// [-87, 88], and beyond that range the value at its end. NaN stays NaN.
     fn exponential(self) -> Self;
-    /// Product of raw matrices; see [`mat::product`], which checks what this one trusts.
-    fn product(task: mat::Raw<'_, Self>);
 }
 
 impl Real for f32 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-
     #[inline(always)]
     fn square_root(self) -> Self {
         self.sqrt()
@@ -62,16 +53,9 @@ impl Real for f32 {
         let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
         value * scale
     }
-
-    fn product(task: mat::Raw<'_, Self>) {
-        task.run(0.0, 1.0);
-    }
 }
 
 impl Real for f64 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-
     #[inline(always)]
     fn square_root(self) -> Self {
         self.sqrt()
@@ -80,10 +64,6 @@ impl Real for f64 {
     #[inline(always)]
     fn exponential(self) -> Self {
         self.exp()
-    }
-
-    fn product(task: mat::Raw<'_, Self>) {
-        task.run(0.0, 1.0);
     }
 }
 

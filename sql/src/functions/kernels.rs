@@ -11,12 +11,41 @@ const BLOCK: usize = 1024;
 
 /// An element type: `f32` or `f64`.
 pub(crate) trait Real:
-    Copy + Default + Into<f64> + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self>
+    Copy
+    + Default
+    + PartialOrd
+    + Into<f64>
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Send
+    + Sync
 {
+    /// The value without its sign.
+    fn absolute(self) -> Self;
+    /// The nearest value of this type.
+    fn nearest(value: f64) -> Self;
 }
 
-impl Real for f32 {}
-impl Real for f64 {}
+impl Real for f32 {
+    fn absolute(self) -> Self {
+        self.abs()
+    }
+
+    fn nearest(value: f64) -> Self {
+        value as Self
+    }
+}
+
+impl Real for f64 {
+    fn absolute(self) -> Self {
+        self.abs()
+    }
+
+    fn nearest(value: f64) -> Self {
+        value
+    }
+}
 
 /// The inner product of two vectors of equal length.
 pub(crate) fn dot<T: Real>(a: &[T], b: &[T]) -> f64 {
@@ -34,6 +63,28 @@ pub(crate) fn squared_norm<T: Real>(a: &[T]) -> f64 {
 pub(crate) fn squared_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
     let sum = blocked(a, b, |x, y| (x - y) * (x - y));
     if in_range(sum) { sum } else { wide(a, b, |x, y| (x - y) * (x - y)) }
+}
+
+/// The sum of the absolute differences of two vectors of equal length.
+pub(crate) fn absolute_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
+    let sum = blocked(a, b, |x, y| (x - y).absolute());
+    if sum.is_finite() { sum } else { wide(a, b, |x, y| (x - y).abs()) }
+}
+
+/// The largest absolute element, at least 0; `None` if one is NaN or infinite.
+pub(crate) fn greatest<T: Real>(a: &[T]) -> Option<f64> {
+    // An element minus itself is 0 only if it is finite.
+    if blocked(a, a, |x, _| x - x) != 0.0 {
+        return None;
+    }
+    let (lanes, rest) = a.as_chunks::<LANES>();
+    let mut greatest = [T::default(); LANES];
+    let larger = |lane: &mut T, x: T| *lane = if x.absolute() > *lane { x.absolute() } else { *lane };
+    for chunk in lanes {
+        greatest.iter_mut().zip(chunk).for_each(|(lane, x)| larger(lane, *x));
+    }
+    greatest.iter_mut().zip(rest).for_each(|(lane, x)| larger(lane, *x));
+    Some(greatest.into_iter().map(Into::into).fold(0.0, f64::max))
 }
 
 /// The cosine of the angle between two vectors of equal length, in -1..=1; `None` if one is zero.
@@ -107,6 +158,8 @@ mod tests {
                 "distance of {n}"
             );
             assert!((squared_norm(&a) - exact(|x, _| x * x)).abs() < scale, "norm of {n}");
+            let absolute = absolute_distance(&a, &b) - exact(|x, y| (x - y).abs());
+            assert!(absolute.abs() < scale, "absolute distance of {n}");
         }
     }
 
@@ -118,6 +171,22 @@ mod tests {
         assert!((squared_norm(&small).sqrt() / 5e-30 - 1.0).abs() < 1e-6);
         assert!((cosine(&small, &large).unwrap() - 1.0).abs() < 1e-6);
         assert!((cosine(&small, &small).unwrap() - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_greatest_is_found_wherever_it_stands() {
+        for n in [1, 15, 16, 17, 1025] {
+            for place in [0, n / 2, n - 1] {
+                let mut a = values(n, 3);
+                a[place] = -7.5;
+                assert_eq!(greatest(&a), Some(7.5), "{place} of {n}");
+                for bad in [f32::NAN, f32::INFINITY] {
+                    a[place] = bad;
+                    assert_eq!(greatest(&a), None, "{place} of {n}");
+                }
+            }
+        }
+        assert_eq!(greatest::<f64>(&[]), Some(0.0));
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! Our functions: those that take tables ([`relation`]), and scalar functions of vectors ([`vector`]) and music
-//! ([`mir`]). Scalar functions are all immutable, take arrays
-//! and literals alike, and give NULL where an argument is NULL.
+//! Our functions: of tables ([`relation`]), of vectors ([`vector`], [`arith`], [`quantise`]) and music ([`mir`]),
+//! statistics over rows ([`aggregate`]), and distances as operators. Scalar functions are immutable, take arrays and
+//! literals alike, and give NULL where an argument is NULL.
 //!
-//! Where DataFusion has a function of the same name or meaning (`cosine_distance`,
-//! `inner_product`, `array_distance`, and their aliases), ours takes its place: DataFusion's turns
-//! every vector into a list of doubles first.
+//! Where DataFusion has a function of the same name or meaning (`cosine_distance`, `inner_product`, `array_distance`,
+//! `array_add`, `array_subtract`, `array_scale`, `array_normalize`, and their aliases), ours takes its place: DataFusion's
+//! turns every vector into a list of doubles first.
 
+pub mod aggregate;
+pub mod arith;
 pub(crate) mod column;
 pub(crate) mod kernels;
 pub mod mir;
+pub(crate) mod operators;
+pub mod quantise;
 pub(crate) mod relation;
 pub mod vector;
 
@@ -21,28 +25,33 @@ use datafusion::logical_expr::{DocSection, Documentation, ScalarUDF};
 /// Makes a session know them. Its state must plan with [`relation::RelationQueryPlanner`].
 ///
 /// # Errors
-/// The session's own, if it takes no functions in `from`.
+/// The session's own, if it takes no operators or no functions in `from`.
 pub(crate) fn register(context: &SessionContext) -> Result<()> {
     for function in all() {
         context.register_udf(function);
     }
-    context.register_relation_planner(Arc::new(relation::Planner))
+    for function in aggregate::all() {
+        context.register_udaf(function);
+    }
+    context.register_relation_planner(Arc::new(relation::Planner))?;
+    operators::register(context)
 }
 
 /// The scalar functions of this crate.
 pub fn all() -> Vec<ScalarUDF> {
-    vector::all().into_iter().chain(mir::all()).collect()
+    vector::all().into_iter().chain(arith::all()).chain(quantise::all()).chain(mir::all()).collect()
 }
 
-/// The names and aliases of all scalar functions of this crate, and of those in `from`.
+/// The names and aliases of all functions of this crate: scalar functions, aggregates, and those in `from`.
 pub fn names() -> Vec<String> {
-    all()
-        .iter()
-        .flat_map(|function| {
-            std::iter::once(function.name().to_owned()).chain(function.aliases().iter().cloned())
-        })
-        .chain(relation::documentation().map(|(name, _)| name.to_owned()))
-        .collect()
+    let named = |name: &str, aliases: &[String]| -> Vec<String> {
+        std::iter::once(name.to_owned()).chain(aliases.iter().cloned()).collect()
+    };
+    let scalars = all().into_iter().flat_map(|function| named(function.name(), function.aliases()));
+    let aggregates = aggregate::all();
+    let aggregates = aggregates.iter().flat_map(|function| named(function.name(), function.aliases()));
+    let relations = relation::documentation().map(|(name, _)| name.to_owned());
+    scalars.chain(aggregates).chain(relations).collect()
 }
 
 /// What a function says of itself.

@@ -1,8 +1,9 @@
-//! Vectors: `cosine_similarity`, `cosine_distance`, `l2_distance`, `inner_product`, `vector_norm`.
+//! From vectors to one number: `cosine_similarity`, `cosine_distance`, `l2_distance`, `l1_distance`, `inner_product`,
+//! `negative_inner_product`, `vector_norm`.
 //!
 //! A vector is a `FixedSizeList`, `List` or `LargeList` of numbers, or a literal such as
-//! `[0.1, 0.2]`. If either argument holds `Float32` (or `Float16`), both are taken as `Float32`
-//! and summed in `f32` lanes; otherwise both are taken as `Float64`. The result is a `Float64`, so
+//! `[0.1, 0.2]`. If either argument holds `Float32` or `Float16`, or both hold integers of at most 16 bits, both are
+//! taken as `Float32` and summed in `f32` lanes; otherwise both are taken as `Float64`. The result is a `Float64`, so
 //! that it mixes with literals, `round` and `avg`; of `f32` input about six digits are good.
 //!
 //! NULL, a vector that holds a NULL, and the direction of a zero vector all give NULL. Vectors of
@@ -19,8 +20,8 @@ use datafusion::logical_expr::{
 };
 
 use super::Docs;
-use super::column::{Argument, Rows, common_element, with_element};
-use super::kernels::{Real, cosine, dot, squared_distance, squared_norm};
+use super::column::{Argument, Rows, common_element, equal_lengths, with_element};
+use super::kernels::{Real, absolute_distance, cosine, dot, squared_distance, squared_norm};
 
 /// The vector functions.
 pub fn all() -> Vec<ScalarUDF> {
@@ -32,30 +33,50 @@ enum Op {
     CosineSimilarity,
     CosineDistance,
     L2Distance,
+    L1Distance,
     InnerProduct,
+    NegativeInnerProduct,
     Norm,
 }
 
 impl Op {
-    const ALL: [Self; 5] =
-        [Self::CosineSimilarity, Self::CosineDistance, Self::L2Distance, Self::InnerProduct, Self::Norm];
+    const ALL: [Self; 7] = [
+        Self::CosineSimilarity,
+        Self::CosineDistance,
+        Self::L2Distance,
+        Self::L1Distance,
+        Self::InnerProduct,
+        Self::NegativeInnerProduct,
+        Self::Norm,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::CosineSimilarity => "cosine_similarity",
             Self::CosineDistance => "cosine_distance",
             Self::L2Distance => "l2_distance",
+            Self::L1Distance => "l1_distance",
             Self::InnerProduct => "inner_product",
+            Self::NegativeInnerProduct => "negative_inner_product",
             Self::Norm => "vector_norm",
         }
     }
 
     fn aliases(self) -> &'static [&'static str] {
         match self {
-            Self::CosineDistance => &["list_cosine_distance"],
+            Self::CosineSimilarity => &["array_cosine_similarity", "list_cosine_similarity"],
+            Self::CosineDistance => &["array_cosine_distance", "list_cosine_distance"],
             Self::L2Distance => &["array_distance", "list_distance"],
-            Self::InnerProduct => &["dot_product"],
-            Self::CosineSimilarity | Self::Norm => &[],
+            Self::L1Distance => &[],
+            Self::InnerProduct => &[
+                "dot_product",
+                "array_inner_product",
+                "list_inner_product",
+                "array_dot_product",
+                "list_dot_product",
+            ],
+            Self::NegativeInnerProduct => &["array_negative_inner_product", "list_negative_inner_product"],
+            Self::Norm => &["l2_norm"],
         }
     }
 
@@ -68,7 +89,9 @@ impl Op {
             Self::CosineSimilarity => cosine(a, b),
             Self::CosineDistance => cosine(a, b).map(|similarity| 1.0 - similarity),
             Self::L2Distance => Some(squared_distance(a, b).sqrt()),
+            Self::L1Distance => Some(absolute_distance(a, b)),
             Self::InnerProduct => Some(dot(a, b)),
+            Self::NegativeInnerProduct => Some(-dot(a, b)),
             Self::Norm => Some(squared_norm(a).sqrt()),
         }
     }
@@ -86,21 +109,36 @@ impl Op {
                 PAIR,
             ),
             Self::CosineDistance => (
-                "One minus the cosine similarity of two vectors, from 0 to 2. NULL if one is NULL, holds a NULL or is zero.",
+                "One minus the cosine similarity of two vectors, from 0 to 2; also written a <=> b. NULL if one is NULL, holds a \
+                 NULL or is zero.",
                 "cosine_distance(a, b)",
                 "select cosine_distance([1.0, 0.0], [0.0, 2.0]); -- 1",
                 PAIR,
             ),
             Self::L2Distance => (
-                "Euclidean distance of two vectors. NULL if one is NULL or holds a NULL.",
+                "Euclidean distance of two vectors; also written a <-> b. NULL if one is NULL or holds a NULL.",
                 "l2_distance(a, b)",
                 "select l2_distance([1.0, 2.0], [4.0, 6.0]); -- 5",
+                PAIR,
+            ),
+            Self::L1Distance => (
+                "Manhattan distance of two vectors: the sum of the absolute differences; also written a <+> b. NULL if one \
+                 is NULL or holds a NULL.",
+                "l1_distance(a, b)",
+                "select l1_distance([1.0, 2.0], [4.0, 6.0]); -- 7",
                 PAIR,
             ),
             Self::InnerProduct => (
                 "Inner (dot) product of two vectors. NULL if one is NULL or holds a NULL.",
                 "inner_product(a, b)",
                 "select inner_product([1.0, 2.0], [3.0, 4.0]); -- 11",
+                PAIR,
+            ),
+            Self::NegativeInnerProduct => (
+                "Minus the inner product of two vectors, so that the nearest come first in ascending order; also written \
+                 a <#> b. NULL if one is NULL or holds a NULL.",
+                "negative_inner_product(a, b)",
+                "select negative_inner_product([1.0, 2.0], [3.0, 4.0]); -- -11",
                 PAIR,
             ),
             Self::Norm => (
@@ -153,11 +191,7 @@ impl ScalarUDFImpl for VectorFunction {
         if arguments.len() != arity {
             return plan_err!("{name} takes {arity} vector(s), not {} argument(s)", arguments.len());
         }
-        if let [DataType::FixedSizeList(_, a), DataType::FixedSizeList(_, b)] = arguments
-            && a != b
-        {
-            return plan_err!("{name} needs vectors of equal length, not of {a} and {b} elements");
-        }
+        equal_lengths(name, arguments)?;
         let wanted = common_element(name, arguments)?;
         Ok(arguments.iter().map(|argument| with_element(argument, &wanted)).collect())
     }

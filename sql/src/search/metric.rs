@@ -6,7 +6,7 @@ use datafusion::common::{Result, exec_err};
 use loev_ops::search::Measure;
 
 use crate::functions::column::{Argument, Rows};
-use crate::functions::kernels::{Real, cosine, dot, squared_distance, squared_norm};
+use crate::functions::kernels::{Real, absolute_distance, cosine, dot, squared_distance, squared_norm};
 
 /// How far two vectors are apart; less is nearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,7 @@ impl Metric {
             "l2_distance" => Self::L2,
             "l1_distance" => Self::L1,
             "inner_product" => Self::Product,
+            "negative_inner_product" => Self::InnerProduct,
             _ => return None,
         })
     }
@@ -103,10 +104,6 @@ impl Metric {
 #[inline(always)]
 pub(super) fn in_range(square: f32) -> bool {
     (1e-30..1e30).contains(&square)
-}
-
-fn absolute_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (a.into() - b.into()).abs()).sum()
 }
 
 /// A vector to search for, in the numbers in which distances are taken.

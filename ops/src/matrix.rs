@@ -1,7 +1,23 @@
 //! Single-threaded matrix products over slices, with strides: a checked door to the `gemm` crate
 //! (the one candle uses, so one set of micro-kernels in the binary).
 
-use super::Real;
+/// A float that matrices are made of: `f32` or `f64`.
+pub trait Element: Copy + Send + Sync + 'static {
+    /// Zero.
+    const ZERO: Self;
+    /// One.
+    const ONE: Self;
+}
+
+impl Element for f32 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
+
+impl Element for f64 {
+    const ZERO: Self = 0.0;
+    const ONE: Self = 1.0;
+}
 
 /// A read-only matrix view.
 #[derive(Clone, Copy)]
@@ -35,7 +51,7 @@ impl<'a, T> View<'a, T> {
 }
 
 /// A product whose bounds [`product`] has checked.
-pub struct Raw<'a, T> {
+struct Raw<'a, T> {
     size: [usize; 3],
     out: &'a mut [T],
     out_stride: usize,
@@ -44,11 +60,11 @@ pub struct Raw<'a, T> {
     b: View<'a, T>,
 }
 
-impl<T: Copy + 'static> Raw<'_, T> {
+impl<T: Element> Raw<'_, T> {
     #[allow(unsafe_code)]
-    pub(super) fn run(self, zero: T, one: T) {
+    fn run(self) {
         let [m, n, k] = self.size;
-        let alpha = if self.add { one } else { zero };
+        let alpha = if self.add { T::ONE } else { T::ZERO };
         // SAFETY: `Raw` is only built by `product`, which has checked that the last element of each
         // operand lies inside its slice; strides are non-negative, so every other one does too.
         // `out` is a unique borrow, so it overlaps neither operand.
@@ -68,7 +84,7 @@ impl<T: Copy + 'static> Raw<'_, T> {
                 self.b.column_stride as isize,
                 self.b.row_stride as isize,
                 alpha,
-                one,
+                T::ONE,
                 false,
                 false,
                 false,
@@ -83,7 +99,7 @@ impl<T: Copy + 'static> Raw<'_, T> {
 ///
 /// # Panics
 /// When a matrix does not fit its slice: a fault of the calling kernel, never of its data.
-pub fn product<T: Real>(
+pub fn product<T: Element>(
     size: [usize; 3],
     out: &mut [T],
     out_stride: usize,
@@ -98,7 +114,7 @@ pub fn product<T: Real>(
     assert!(a.fits(m, k) && b.fits(k, n), "an operand is smaller than its shape");
     assert!(n <= out_stride || m == 1, "output rows overlap");
     assert!((m - 1) * out_stride + n <= out.len(), "the output is smaller than its shape");
-    T::product(Raw { size, out, out_stride, add, a, b });
+    Raw { size, out, out_stride, add, a, b }.run();
 }
 
 #[cfg(test)]

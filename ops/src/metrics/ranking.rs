@@ -133,7 +133,7 @@ pub struct MacroMean {
 }
 
 /// Mean of what is defined; `None` if nothing is.
-pub(crate) fn macro_mean(values: impl Iterator<Item = Option<f64>>) -> Option<MacroMean> {
+pub fn macro_mean(values: impl Iterator<Item = Option<f64>>) -> Option<MacroMean> {
     let (mut total, mut scored, mut skipped) = (0.0, 0, 0);
     for value in values {
         match value {

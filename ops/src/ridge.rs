@@ -4,8 +4,22 @@
 //! regression: it is added to the correlation matrix of the inputs. Rows are made block by block and never all kept:
 //! memory is the square of the number of inputs.
 
-use super::EvaluateError;
-use crate::kernels::mat::{View, product};
+use crate::matrix::{View, product};
+
+/// Why there is no regression.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RidgeError {
+    /// There are no rows to fit on, or none to choose the penalty on.
+    #[error("there are no rows to fit a regression on")]
+    Empty,
+    /// The normal equations cannot be solved.
+    #[error("the regression cannot be solved with the penalty {penalty}; use larger ones")]
+    Singular {
+        /// The largest penalty.
+        penalty: f64,
+    },
+}
 
 /// Rows made at a time.
 const BLOCK: usize = 256;
@@ -93,15 +107,15 @@ impl Ridge {
     /// of equal ones the first.
     ///
     /// # Errors
-    /// [`EvaluateError::Empty`] without rows, [`EvaluateError::Singular`] when no penalty makes the equations solvable.
+    /// [`RidgeError::Empty`] without rows, [`RidgeError::Singular`] when no penalty makes the equations solvable.
     pub fn fit(
         regression: &Regression<'_>,
         train: &[usize],
         valid: &[usize],
         penalties: &[f64],
-    ) -> Result<Self, EvaluateError> {
+    ) -> Result<Self, RidgeError> {
         if train.is_empty() || valid.is_empty() {
-            return Err(EvaluateError::Empty { what: "rows to fit a regression on" });
+            return Err(RidgeError::Empty);
         }
         let moments = regression.moments(train);
         let mut best: Option<(f64, Self)> = None;
@@ -116,7 +130,7 @@ impl Ridge {
             }
         }
         let penalty = penalties.iter().copied().fold(0.0, f64::max);
-        best.map(|(_, ridge)| ridge).ok_or(EvaluateError::Singular { penalty })
+        best.map(|(_, ridge)| ridge).ok_or(RidgeError::Singular { penalty })
     }
 
     fn solve(regression: &Regression<'_>, moments: &Moments, penalty: f64) -> Option<Self> {
@@ -180,7 +194,7 @@ impl Ridge {
 }
 
 /// The squared Euclidean distance.
-pub(super) fn square_distance(a: &[f64], b: &[f64]) -> f64 {
+pub fn square_distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
 }
 
@@ -238,7 +252,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use loev_ops::rng::Key;
+    use crate::rng::Key;
 
     use super::*;
 
@@ -286,6 +300,6 @@ mod tests {
     fn without_rows_there_is_an_error() {
         let row = |_: usize, _: &mut [f64], _: &mut [f64]| {};
         let regression = Regression { inputs: 1, targets: 1, row: &row };
-        assert!(matches!(Ridge::fit(&regression, &[], &[0], &[1.0]), Err(EvaluateError::Empty { .. })));
+        assert!(matches!(Ridge::fit(&regression, &[], &[0], &[1.0]), Err(RidgeError::Empty)));
     }
 }

@@ -4,14 +4,14 @@
 //! and nothing else: not on threads, and not on what is measured. Two figures over the same rows and key are
 //! therefore resampled alike, which keeps their comparison paired.
 
-use loev_ops::rng::Key;
+use crate::rng::Key;
 
-/// A 95% confidence interval.
+/// A confidence interval, of 95% unless another level was asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// 2.5% quantile.
+    /// The lower quantile; 2.5% for 95%.
     pub lo: f64,
-    /// 97.5% quantile.
+    /// The upper quantile; 97.5% for 95%.
     pub hi: f64,
 }
 
@@ -30,11 +30,16 @@ impl Bootstrap {
         Self { rows, replicates, key }
     }
 
-    /// The interval of a figure that can be computed from how often each row was drawn.
+    /// The 95% interval of a figure that can be computed from how often each row was drawn.
     ///
     /// `figure` gets one weight (a count) per row and says `None` where it is undefined on that resample, for
     /// example a ranking figure without positives; such resamples are left out. `None` if none remain.
-    pub fn interval(&self, mut figure: impl FnMut(&[f64]) -> Option<f64>) -> Option<Interval> {
+    pub fn interval(&self, figure: impl FnMut(&[f64]) -> Option<f64>) -> Option<Interval> {
+        self.between([0.025, 0.975], figure)
+    }
+
+    /// The quantiles of a figure over the resamples.
+    fn between(&self, [lo, hi]: [f64; 2], mut figure: impl FnMut(&[f64]) -> Option<f64>) -> Option<Interval> {
         if self.rows == 0 {
             return None;
         }
@@ -49,18 +54,25 @@ impl Bootstrap {
             values.extend(figure(&weights).filter(|value| value.is_finite()));
         }
         values.sort_by(f64::total_cmp);
-        Some(Interval { lo: quantile(&values, 0.025)?, hi: quantile(&values, 0.975)? })
+        Some(Interval { lo: quantile(&values, lo)?, hi: quantile(&values, hi)? })
     }
 
-    /// The interval of the mean of one value per row.
+    /// The 95% interval of the mean of one value per row.
     #[must_use]
     pub fn interval_of_mean(&self, values: &[f64]) -> Option<Interval> {
         self.interval(|weights| Some(weighted_mean(values, weights)))
     }
+
+    /// The interval of the mean of one value per row that holds a share `level` of the resamples, 0 to 1.
+    #[must_use]
+    pub fn interval_of_mean_at(&self, values: &[f64], level: f64) -> Option<Interval> {
+        let outside = (1.0 - level.clamp(0.0, 1.0)) / 2.0;
+        self.between([outside, 1.0 - outside], |weights| Some(weighted_mean(values, weights)))
+    }
 }
 
 /// Mean of `values` under `weights`; NaN if these sum to 0.
-pub(crate) fn weighted_mean(values: &[f64], weights: &[f64]) -> f64 {
+pub fn weighted_mean(values: &[f64], weights: &[f64]) -> f64 {
     let total: f64 = values.iter().zip(weights).map(|(value, weight)| value * weight).sum();
     total / weights.iter().sum::<f64>()
 }
@@ -103,6 +115,9 @@ mod tests {
         let interval = |seed| Bootstrap::new(50, 200, Key::root(seed)).interval_of_mean(&values);
         assert_eq!(interval(1), interval(1));
         assert_ne!(interval(1), interval(2));
+        let at = |level| Bootstrap::new(50, 200, Key::root(1)).interval_of_mean_at(&values, level).unwrap();
+        assert!(at(0.99).lo < at(0.5).lo && at(0.5).hi < at(0.99).hi);
+        assert!((at(0.95).lo - interval(1).unwrap().lo).abs() < 1e-12);
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub mod ranking;
 
 use std::collections::BTreeMap;
 
-use loev_ops::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2};
+use crate::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2};
 
 pub use bootstrap::{Bootstrap, Interval};
 pub use ranking::{MacroMean, Ranking, average_precision, macro_roc_auc, mean_ap, roc_auc};

@@ -2,12 +2,49 @@
 
 use std::cmp::Ordering;
 
-use super::EvaluateError;
-use crate::kernels::mat::{View, product};
+use crate::matrix::{View, product};
 
 /// Queries and items whose similarities are computed together: 256 KB of them.
 const QUERIES: usize = 64;
 const ITEMS: usize = 1024;
+
+/// Why there is no search.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NeighboursError {
+    /// Slices disagree in length.
+    #[error("{what}: {found} values where {expected} are needed")]
+    Shape {
+        /// Which slice.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length it should have.
+        expected: usize,
+    },
+    /// A vector holds NaN or infinity.
+    #[error("the embedding of row {row} is not finite")]
+    NotFinite {
+        /// The row.
+        row: usize,
+    },
+    /// Nothing to search, or nothing to search for.
+    #[error("there are no {what}")]
+    Empty {
+        /// Queries or neighbours.
+        what: &'static str,
+    },
+    /// More neighbours are asked for than there are.
+    #[error(
+        "{k} neighbours are asked for, and a query has {candidates} candidates (its own clip is left out)"
+    )]
+    TooFew {
+        /// How many are asked for.
+        k: usize,
+        /// How many there are.
+        candidates: usize,
+    },
+}
 
 /// Vectors of length 1; those of length 0 stay 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,15 +57,15 @@ impl Vectors {
     /// The rows of `values`, row-major (rows, `dim`), each divided by its length.
     ///
     /// # Errors
-    /// [`EvaluateError::Shape`] when the values are no whole rows, [`EvaluateError::NotFinite`].
-    pub fn normalised(mut values: Vec<f32>, dim: usize) -> Result<Self, EvaluateError> {
+    /// [`NeighboursError::Shape`] when the values are no whole rows, [`NeighboursError::NotFinite`].
+    pub fn normalised(mut values: Vec<f32>, dim: usize) -> Result<Self, NeighboursError> {
         if dim == 0 || !values.len().is_multiple_of(dim) {
-            return Err(EvaluateError::Shape { what: "embeddings", found: values.len(), expected: dim });
+            return Err(NeighboursError::Shape { what: "embeddings", found: values.len(), expected: dim });
         }
         for (row, vector) in values.chunks_exact_mut(dim).enumerate() {
             let square: f64 = vector.iter().map(|value| f64::from(*value).powi(2)).sum();
             if !square.is_finite() {
-                return Err(EvaluateError::NotFinite { row });
+                return Err(NeighboursError::NotFinite { row });
             }
             let scale = if square > 0.0 { 1.0 / square.sqrt() } else { 0.0 };
             vector.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
@@ -39,13 +76,13 @@ impl Vectors {
     /// Spaces side by side, of equally many rows: a similarity is the mean of those in the spaces.
     ///
     /// # Errors
-    /// [`EvaluateError::Shape`] when the numbers of rows differ.
-    pub fn together(spaces: &[&Self]) -> Result<Self, EvaluateError> {
+    /// [`NeighboursError::Shape`] when the numbers of rows differ.
+    pub fn together(spaces: &[&Self]) -> Result<Self, NeighboursError> {
         let rows = spaces.first().map_or(0, |space| space.rows());
         let dim = spaces.iter().map(|space| space.dim).sum();
         let mut values = Vec::with_capacity(rows * dim);
         if let Some(other) = spaces.iter().find(|space| space.rows() != rows) {
-            return Err(EvaluateError::Shape {
+            return Err(NeighboursError::Shape {
                 what: "rows of a space",
                 found: other.rows(),
                 expected: rows,
@@ -67,6 +104,15 @@ impl Vectors {
     #[must_use]
     pub fn dim(&self) -> usize {
         self.dim
+    }
+
+    /// The vectors of a range of rows.
+    ///
+    /// # Panics
+    /// If there are no such rows.
+    #[must_use]
+    pub fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        Self { values: self.values[rows.start * self.dim..rows.end * self.dim].to_vec(), dim: self.dim }
     }
 
     fn row(&self, row: usize) -> &[f32] {
@@ -94,32 +140,32 @@ impl Neighbour {
 /// query must not find, if there is one. Memory grows with the answer alone.
 ///
 /// # Errors
-/// [`EvaluateError::Empty`] without queries or items, [`EvaluateError::TooFew`] when there are fewer than `k` candidates,
-/// [`EvaluateError::Shape`] when dimensions or lengths differ.
+/// [`NeighboursError::Empty`] without queries or items, [`NeighboursError::TooFew`] when there are fewer than `k` candidates,
+/// [`NeighboursError::Shape`] when dimensions or lengths differ.
 pub fn nearest(
     queries: &Vectors,
     items: &Vectors,
     own: &[Option<usize>],
     k: usize,
-) -> Result<Vec<Neighbour>, EvaluateError> {
+) -> Result<Vec<Neighbour>, NeighboursError> {
     let (dim, count) = (items.dim, items.rows());
     if queries.dim != dim {
         let what = "values of a query's embedding";
-        return Err(EvaluateError::Shape { what, found: queries.dim, expected: dim });
+        return Err(NeighboursError::Shape { what, found: queries.dim, expected: dim });
     }
     if own.len() != queries.rows() {
         let (found, expected) = (own.len(), queries.rows());
-        return Err(EvaluateError::Shape { what: "own clips of queries", found, expected });
+        return Err(NeighboursError::Shape { what: "own clips of queries", found, expected });
     }
     if queries.rows() == 0 {
-        return Err(EvaluateError::Empty { what: "queries" });
+        return Err(NeighboursError::Empty { what: "queries" });
     }
     if count == 0 {
-        return Err(EvaluateError::Empty { what: "neighbours" });
+        return Err(NeighboursError::Empty { what: "neighbours" });
     }
     let candidates = count - usize::from(own.iter().any(Option::is_some));
     if k > candidates || k == 0 {
-        return Err(EvaluateError::TooFew { k, candidates });
+        return Err(NeighboursError::TooFew { k, candidates });
     }
     let mut found = Vec::with_capacity(queries.rows() * k);
     let mut similarities = vec![0.0; QUERIES * ITEMS];
@@ -152,7 +198,7 @@ pub fn nearest(
 
 #[cfg(test)]
 mod tests {
-    use loev_ops::rng::Key;
+    use crate::rng::Key;
 
     use super::*;
 
@@ -165,6 +211,8 @@ mod tests {
         let vectors = |values: &[f32]| Vectors::normalised(values.to_vec(), 7).unwrap();
         let found = nearest(&vectors(&queries), &vectors(&items), &own, 10).unwrap();
         assert_eq!(found.len(), 700);
+        let part = nearest(&vectors(&queries).part(20..30), &vectors(&items), &own[20..30], 10).unwrap();
+        assert_eq!(part, found[200..300]);
         let cosine = |a: &[f32], b: &[f32]| {
             let dot = |a: &[f32], b: &[f32]| -> f64 {
                 a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
@@ -211,11 +259,11 @@ mod tests {
         let other = Vectors::normalised(vec![1.0; 3], 3).unwrap();
         assert_eq!(
             nearest(&two, &two, &[None, Some(0)], 2),
-            Err(EvaluateError::TooFew { k: 2, candidates: 1 })
+            Err(NeighboursError::TooFew { k: 2, candidates: 1 })
         );
-        assert_eq!(nearest(&none, &two, &[], 1), Err(EvaluateError::Empty { what: "queries" }));
-        assert_eq!(nearest(&two, &none, &[None; 2], 1), Err(EvaluateError::Empty { what: "neighbours" }));
-        assert!(matches!(nearest(&other, &two, &[None], 1), Err(EvaluateError::Shape { .. })));
-        assert_eq!(Vectors::normalised(vec![1.0, f32::NAN], 1), Err(EvaluateError::NotFinite { row: 1 }));
+        assert_eq!(nearest(&none, &two, &[], 1), Err(NeighboursError::Empty { what: "queries" }));
+        assert_eq!(nearest(&two, &none, &[None; 2], 1), Err(NeighboursError::Empty { what: "neighbours" }));
+        assert!(matches!(nearest(&other, &two, &[None], 1), Err(NeighboursError::Shape { .. })));
+        assert_eq!(Vectors::normalised(vec![1.0, f32::NAN], 1), Err(NeighboursError::NotFinite { row: 1 }));
     }
 }
