@@ -32,14 +32,17 @@ impl Side {
         Ok(match job {
             Job::Open { table, path } => {
                 query(&self.context, &format!("create view {table} as select * from '{path}'")).await?;
-                query(&self.context, &format!("create table {table}_memory as select * from '{path}'")).await?;
+                query(&self.context, &format!("create table {table}_memory as select * from '{path}'"))
+                    .await?;
                 json!({})
             }
             Job::Sql { sql } => {
                 let start = Instant::now();
                 let rows = query(&self.context, &sql).await?;
                 let seconds = start.elapsed().as_secs_f64();
-                let ids = rows.iter().flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec());
+                let ids = rows
+                    .iter()
+                    .flat_map(|batch| batch.column(0).as_primitive::<Int64Type>().values().to_vec());
                 json!({"seconds": seconds, "ids": ids.collect::<Vec<_>>()})
             }
             Job::Read { table } => {
@@ -70,7 +73,8 @@ fn read(batches: &[RecordBatch]) -> u32 {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let threads = std::env::args().filter_map(|argument| argument.parse().ok()).next().unwrap_or(2);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_time().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_time().build()?;
     let side = Side { context: new_session(threads, None)?, threads };
     for line in std::io::stdin().lock().lines() {
         let job = serde_json::from_str(&line?).map_err(Box::from);

@@ -76,14 +76,16 @@ impl Metric {
                 (if self == Self::Cosine { 1.0 - cosine } else { cosine }, 2.0 * rounding)
             }
             Self::InnerProduct | Self::Product => {
-                let product = told(first.is_finite() && second.is_finite(), first);
+                // A square of 0 may be that of no vector at all.
+                let product = told(first.is_finite() && second.is_finite() && second > 0.0, first);
                 (if self == Self::Product { product } else { -product }, 2.0 * rounding * row * norm + LEAST)
             }
             Self::L2 => {
                 let distance = told(in_range(first), first.sqrt());
                 (distance, 2.0 * rounding * distance)
             }
-            Self::L1 => (told(first.is_finite(), first), 2.0 * rounding * first + LEAST),
+            // A sum of 0 may be that of no vector at all.
+            Self::L1 => (told(first.is_finite() && first > 0.0, first), 2.0 * rounding * first + LEAST),
         }
     }
 
