@@ -137,7 +137,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.wav");
         let tone = |hz: f64| -> Vec<f32> {
-            (0..44_100 * 45).map(|i| (0.2 * (f64::from(i) / 44_100.0 * hz * std::f64::consts::TAU).sin()) as f32).collect()
+            (0..44_100 * 45)
+                .map(|i| (0.2 * (f64::from(i) / 44_100.0 * hz * std::f64::consts::TAU).sin()) as f32)
+                .collect()
         };
         let (left, right) = (tone(440.0), tone(660.0));
         write_wav(&path, 44_100, &[&left, &right]).unwrap();

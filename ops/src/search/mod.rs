@@ -9,6 +9,8 @@
 //!   where they are made, in registers, and are never written.
 
 mod scan;
+#[cfg(test)]
+mod tests;
 mod tile;
 
 pub use scan::{Measure, scan};

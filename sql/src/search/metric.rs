@@ -6,7 +6,7 @@ use datafusion::common::{Result, exec_err};
 use loev_ops::search::Measure;
 
 use crate::functions::column::{Argument, Rows};
-use crate::functions::kernels::{Real, cosine, dot, squared_distance, squared_norm};
+use crate::functions::kernels::{Real, absolute_distance, cosine, dot, squared_distance, squared_norm};
 
 /// How far two vectors are apart; less is nearer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +48,7 @@ impl Metric {
             "l2_distance" => Self::L2,
             "l1_distance" => Self::L1,
             "inner_product" => Self::Product,
+            "negative_inner_product" => Self::InnerProduct,
             _ => return None,
         })
     }
@@ -75,14 +76,16 @@ impl Metric {
                 (if self == Self::Cosine { 1.0 - cosine } else { cosine }, 2.0 * rounding)
             }
             Self::InnerProduct | Self::Product => {
-                let product = told(first.is_finite() && second.is_finite(), first);
+                // A square of 0 may be that of no vector at all.
+                let product = told(first.is_finite() && second.is_finite() && second > 0.0, first);
                 (if self == Self::Product { product } else { -product }, 2.0 * rounding * row * norm + LEAST)
             }
             Self::L2 => {
                 let distance = told(in_range(first), first.sqrt());
                 (distance, 2.0 * rounding * distance)
             }
-            Self::L1 => (told(first.is_finite(), first), 2.0 * rounding * first + LEAST),
+            // A sum of 0 may be that of no vector at all.
+            Self::L1 => (told(first.is_finite() && first > 0.0, first), 2.0 * rounding * first + LEAST),
         }
     }
 
@@ -103,10 +106,6 @@ impl Metric {
 #[inline(always)]
 pub(super) fn in_range(square: f32) -> bool {
     (1e-30..1e30).contains(&square)
-}
-
-fn absolute_distance<T: Real>(a: &[T], b: &[T]) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| (a.into() - b.into()).abs()).sum()
 }
 
 /// A vector to search for, in the numbers in which distances are taken.

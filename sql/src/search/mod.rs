@@ -12,6 +12,8 @@ mod join;
 mod metric;
 mod rule;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod top;
 
 pub(crate) use join::{Join, Neighbours, Vectors};

@@ -50,17 +50,18 @@ fn with_search(sort: &Sort) -> Result<Option<LogicalPlan>> {
         return Ok(None);
     };
     let order = Order { descending: !key.asc, nulls_first: Some(key.nulls_first) };
+    let value = unaliased(&key.expr);
     let LogicalPlan::Projection(projection) = sort.input.as_ref() else {
-        return searched(&key.expr, &sort.input, k, order);
+        return searched(value, &sort.input, k, order);
     };
-    let computed = match &key.expr {
+    let computed = match value {
         Expr::Column(column) => {
             let index = projection.schema.maybe_index_of_column(column);
             index.and_then(|index| projection.expr.get(index))
         }
         _ => None,
     };
-    let Some(computed) = computed else { return Ok(None) };
+    let Some(computed) = computed else { return searched(value, &sort.input, k, order) };
     let Some(input) = searched(unaliased(computed), &projection.input, k, order)? else { return Ok(None) };
     let projection = Projection::try_new(projection.expr.clone(), Arc::new(input))?;
     Ok(Some(LogicalPlan::Projection(projection)))
