@@ -213,7 +213,9 @@ where
                     .map(|row| block.values.get(row * dim..(row + 1) * dim).unwrap_or_default());
                 scan(Measure::AbsoluteDistance, vector, slices, |row, distance, _| {
                     let (value, error) = Metric::L1.approximate(1.0, rounding(dim), distance, 0.0);
-                    if !(value - error > limit) {
+                    // A distance or a limit that is NaN settles nothing.
+                    let beyond = value - error > limit;
+                    if !beyond {
                         limit = visit(query, row);
                     }
                 });
