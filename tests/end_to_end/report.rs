@@ -136,19 +136,23 @@ fn nothing_in_a_run_becomes_markup() {
         hostile.replace('\'', "''"),
         hostile.replace('"', "\"\""),
         hostile.replace('\'', "''"),
-        here.path("out/tables/split/shard-00000.parquet").display()
+        here.path("clips.parquet").display()
     );
     for entry in fs::read_dir(here.path("out/tables/split")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
     here.done(&["sql", "out", &rows]);
-    let vectors = here.path("out/tables/embeddings/shard-00000.parquet");
-    fs::create_dir_all(vectors.parent().unwrap()).unwrap();
-    here.done(&["sql", "out", &format!(
+    fs::rename(here.path("clips.parquet"), here.path("out/tables/split/shard-00000.parquet")).unwrap();
+    let vectors = format!(
         "copy (select clip_id, cast(null as int) as segment, '{}' as subspace, \
-         arrow_cast([1.0, 0.5 * length(clip_id)], 'FixedSizeList(2, Float32)') as embedding from split) to '{}' stored as parquet",
-        hostile.replace('\'', "''"), vectors.display()
-    )]);
+         arrow_cast([1.0, 0.5 * length(clip_id)], 'FixedSizeList(2, Float32)') as embedding from split) to '{}' \
+         stored as parquet",
+        hostile.replace('\'', "''"),
+        here.path("vectors.parquet").display()
+    );
+    here.done(&["sql", "out", &vectors]);
+    fs::create_dir_all(here.path("out/tables/embeddings")).unwrap();
+    fs::rename(here.path("vectors.parquet"), here.path("out/tables/embeddings/shard-00000.parquet")).unwrap();
     let mut run: Value = serde_json::from_slice(&fs::read(here.path("out/run.json")).unwrap()).unwrap();
     run["name"] = hostile.into();
     run["loev"] = hostile.into();
