@@ -20,7 +20,7 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream_partitioned,
 };
-use futures::TryStreamExt;
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc::Sender;
 
 use super::node::{Operation, result_of};
@@ -194,7 +194,26 @@ impl Input {
         Ok(rows)
     }
 
-    /// The rows as streams, one for each partition.
+    /// The rows as one stream, partition after partition. All partitions run from the start: joins within the table wait
+    /// for one another's.
+    pub(crate) fn in_order(&self) -> Result<impl Stream<Item = Result<RecordBatch>> + Unpin + Send + use<>> {
+        let running = self.streams()?.into_iter().map(|mut rows| {
+            let mut stream = RecordBatchReceiverStreamBuilder::new(self.schema(), WAITING);
+            let sender = stream.tx();
+            stream.spawn(async move {
+                while let Some(batch) = rows.next().await {
+                    if sender.send(batch).await.is_err() {
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            stream.build()
+        });
+        Ok(stream::iter(running.collect::<Vec<_>>()).flatten())
+    }
+
+    /// The rows as streams, one for each partition. They must be read at the same time.
     pub(crate) fn streams(&self) -> Result<Vec<SendableRecordBatchStream>> {
         execute_stream_partitioned(Arc::clone(&self.plan), Arc::clone(&self.context))
     }

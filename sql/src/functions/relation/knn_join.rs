@@ -1,18 +1,18 @@
 //! `knn_join`: for each row of one table the nearest rows of another.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, UInt64Array};
-use arrow::compute::{cast, concat_batches, interleave, take};
+use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::{concat_batches, interleave, take};
 use arrow::datatypes::{DataType, Schema};
-use arrow::row::{OwnedRow, RowConverter, SortField};
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::LogicalPlan;
 use futures::TryStreamExt;
 
+use super::groups::Groups;
 use super::knn::{check_vectors, index_of, metric, passed, required_k, scores, stopped, vector_column};
 use super::{Call, Input, Operation, Output, OutputColumn, RelationFunction, operation};
 use crate::functions::Docs;
@@ -50,8 +50,9 @@ impl RelationFunction for KnnJoin {
                           (double) and rank (bigint, from 1). Exact; the second table's rows are held in memory. Rows of \
                           equal distance come in the order of the table's rows. Left out are rows whose vector is NULL \
                           or holds a NULL or a NaN, and with 'cosine' zero vectors.",
-            syntax: "knn_join(table, neighbours, k[, metric, exclude, vector])",
-            example: "select clip_id, neighbour_clip_id, distance from knn_join(embeddings, embeddings, 5, exclude => clip_id);",
+            syntax: "knn_join(table, neighbours, k[, metric, exclude, within, vector])",
+            example: "select subspace, clip_id, neighbour_clip_id, distance from knn_join(embeddings, embeddings, 5, \
+                      exclude => clip_id, within => subspace);",
             arguments: &[
                 ("table", "A table, or a query in parentheses: rows that look for neighbours."),
                 ("neighbours", "A table, or a query in parentheses: rows that may be neighbours."),
@@ -61,6 +62,7 @@ impl RelationFunction for KnnJoin {
                     "'cosine' (the default), 'l2', 'l1' or 'inner_product'; the last gives the negative inner product.",
                 ),
                 ("exclude", "A column that both tables have; rows that agree in it are no neighbours."),
+                ("within", "A column that both tables have; only rows that agree in it are neighbours."),
                 (
                     "vector",
                     "The column with the vectors, of one name in both tables; may be left out where a table has one only.",
@@ -77,22 +79,38 @@ impl RelationFunction for KnnJoin {
         check_vectors(name, &left_type, &right_type)?;
         let k = required_k(call)?;
         let metric = metric(call)?;
-        let exclude = call.column("exclude", left.schema())?;
-        if let Some(column) = call.column("exclude", right.schema())? {
-            let data_type = |plan: &LogicalPlan| -> Result<DataType> {
-                Ok(plan.schema().field_with_unqualified_name(&column)?.data_type().clone())
-            };
-            let (a, b) = (data_type(&left)?, data_type(&right)?);
-            if a.is_nested() || b.is_nested() || a.is_numeric() != b.is_numeric() {
-                return plan_err!(
-                    "'exclude' of {name}: column '{column}' is {} in one table and {} in the other",
-                    type_name(&a),
-                    type_name(&b)
-                );
-            }
-        }
-        operation(Arc::new(JoinOperation { vector, right_vector, k, metric, exclude }), vec![left, right])
+        let exclude = shared_column(call, "exclude", &left, &right)?;
+        let within = shared_column(call, "within", &left, &right)?;
+        let join = JoinOperation { vector, right_vector, k, metric, exclude, within };
+        operation(Arc::new(join), vec![left, right])
     }
+}
+
+/// A column that both tables have, of values that can be compared.
+fn shared_column(
+    call: &mut Call<'_>,
+    argument: &str,
+    left: &LogicalPlan,
+    right: &LogicalPlan,
+) -> Result<Option<String>> {
+    let (Some(column), Some(_)) =
+        (call.column(argument, left.schema())?, call.column(argument, right.schema())?)
+    else {
+        return Ok(None);
+    };
+    let data_type = |plan: &LogicalPlan| -> Result<DataType> {
+        Ok(plan.schema().field_with_unqualified_name(&column)?.data_type().clone())
+    };
+    let (a, b) = (data_type(left)?, data_type(right)?);
+    if a.is_nested() || b.is_nested() || a.is_numeric() != b.is_numeric() {
+        return plan_err!(
+            "'{argument}' of {}: column '{column}' is {} in one table and {} in the other",
+            call.function(),
+            type_name(&a),
+            type_name(&b)
+        );
+    }
+    Ok(Some(column))
 }
 
 #[derive(Debug)]
@@ -102,6 +120,7 @@ struct JoinOperation {
     k: usize,
     metric: Metric,
     exclude: Option<String>,
+    within: Option<String>,
 }
 
 #[async_trait]
@@ -111,9 +130,12 @@ impl Operation for JoinOperation {
     }
 
     fn parameters(&self) -> String {
-        let exclude = self.exclude.as_ref().map(|column| format!(", exclude={column}")).unwrap_or_default();
+        let named = |what: &str, column: &Option<String>| {
+            column.as_ref().map(|column| format!(", {what}={column}")).unwrap_or_default()
+        };
+        let (exclude, within) = (named("exclude", &self.exclude), named("within", &self.within));
         let (k, metric, vector, right) = (self.k, self.metric.name(), &self.vector, &self.right_vector);
-        format!("k={k}, metric={metric}, vectors={vector} and {right}{exclude}")
+        format!("k={k}, metric={metric}, vectors={vector} and {right}{exclude}{within}")
     }
 
     fn columns(&self, inputs: &[&Schema]) -> Result<Vec<OutputColumn>> {
@@ -124,7 +146,8 @@ impl Operation for JoinOperation {
     fn reads(&self, inputs: &[&Schema]) -> Result<Vec<Vec<usize>>> {
         let [left, right] = inputs else { return plan_err!("knn_join reads two tables") };
         let read = |schema: &Schema, vector: &str| {
-            let columns = std::iter::once(vector).chain(self.exclude.as_deref());
+            let columns =
+                std::iter::once(vector).chain(self.exclude.as_deref()).chain(self.within.as_deref());
             columns.map(|column| index_of(schema, column, "knn_join")).collect::<Result<Vec<_>>>()
         };
         Ok(vec![read(left, &self.vector)?, read(right, &self.right_vector)?])
@@ -141,60 +164,66 @@ impl Operation for JoinOperation {
         ];
         let element = common_element("knn_join", &types)?;
 
-        let neighbours = right.rows().await?;
-        let columns = neighbours.iter().map(|batch| Arc::clone(batch.column(right_vector)));
-        let items = Vectors::new("knn_join", self.metric, columns, &element)?;
-        right.reservation().try_grow(items.memory())?;
-        let mut groups = match &self.exclude {
-            Some(column) => Some(Groups::new(&right_schema, column)?),
-            None => None,
+        let groups = |column: &Option<String>| {
+            column.as_ref().map(|column| Groups::new(&right_schema, column)).transpose()
         };
-        let item_groups = match &mut groups {
-            Some(groups) => {
-                Some(neighbours.iter().map(|batch| groups.of(batch, true)).collect::<Result<Vec<_>>>()?)
-            }
-            None => None,
-        };
-        let found = Arc::new(Found { neighbours, items, item_groups });
+        let (mut excluded, mut within) = (groups(&self.exclude)?, groups(&self.within)?);
+        let mut neighbours = right.rows().await?;
+        if let Some(within) = &mut within {
+            neighbours = within.apart(&right_schema, &neighbours)?;
+            let bytes = neighbours.iter().map(RecordBatch::get_array_memory_size).sum();
+            right.reservation().try_grow(bytes)?;
+        }
+        // Each group is searched by itself; without groups, all is one.
+        let parts =
+            if within.is_some() { neighbours.chunks(1) } else { neighbours.chunks(neighbours.len().max(1)) };
+        let parts = parts.enumerate().map(|(first, batches)| {
+            let columns = batches.iter().map(|batch| Arc::clone(batch.column(right_vector)));
+            let items = Vectors::new("knn_join", self.metric, columns, &element)?;
+            right.reservation().try_grow(items.memory())?;
+            let item_groups = excluded.as_mut().map(|groups| groups.each(batches)).transpose()?;
+            Ok(Part { first, items, item_groups })
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let found = Arc::new(Found { neighbours, parts });
 
-        for mut stream in left.streams()? {
-            let mut waiting = Vec::new();
-            loop {
-                let batch = stream.try_next().await?;
-                let ended = batch.is_none();
-                waiting.extend(batch);
-                let rows: usize = waiting.iter().map(RecordBatch::num_rows).sum();
-                if rows == 0 && ended {
-                    break;
+        let mut stream = left.in_order()?;
+        let mut waiting = Vec::new();
+        loop {
+            let batch = stream.try_next().await?;
+            let ended = batch.is_none();
+            waiting.extend(batch);
+            let rows: usize = waiting.iter().map(RecordBatch::num_rows).sum();
+            if rows == 0 && ended {
+                break;
+            }
+            if rows < CHUNK && !ended {
+                continue;
+            }
+            let all = concat_batches(&left_schema, &std::mem::take(&mut waiting))?;
+            for start in (0..all.num_rows()).step_by(CHUNK) {
+                let queries = all.slice(start, CHUNK.min(all.num_rows() - start));
+                let of = |groups: &mut Option<Groups>| {
+                    groups.as_mut().map(|groups| groups.of(&queries, false)).transpose()
+                };
+                let search = ChunkSearch {
+                    k: self.k,
+                    metric: self.metric,
+                    element: element.clone(),
+                    threads: left.threads(),
+                    column: Arc::clone(queries.column(vector)),
+                    groups: of(&mut excluded)?,
+                    parts: of(&mut within)?,
+                    found: Arc::clone(&found),
+                };
+                let nearest =
+                    SpawnedTask::spawn_blocking(move || search.run()).join().await.map_err(stopped)??;
+                if !send(&output, &queries, &found.neighbours, right_schema.fields().len(), &nearest).await? {
+                    return Ok(());
                 }
-                if rows < CHUNK && !ended {
-                    continue;
-                }
-                let all = concat_batches(&left_schema, &std::mem::take(&mut waiting))?;
-                for start in (0..all.num_rows()).step_by(CHUNK) {
-                    let queries = all.slice(start, CHUNK.min(all.num_rows() - start));
-                    let query_groups =
-                        groups.as_mut().map(|groups| groups.of(&queries, false)).transpose()?;
-                    let search = ChunkSearch {
-                        k: self.k,
-                        metric: self.metric,
-                        element: element.clone(),
-                        threads: left.threads(),
-                        column: Arc::clone(queries.column(vector)),
-                        groups: query_groups,
-                        found: Arc::clone(&found),
-                    };
-                    let nearest =
-                        SpawnedTask::spawn_blocking(move || search.run()).join().await.map_err(stopped)??;
-                    if !send(&output, &queries, &found.neighbours, right_schema.fields().len(), &nearest)
-                        .await?
-                    {
-                        return Ok(());
-                    }
-                }
-                if ended {
-                    break;
-                }
+            }
+            if ended {
+                break;
             }
         }
         Ok(())
@@ -204,6 +233,13 @@ impl Operation for JoinOperation {
 /// The right table in memory.
 struct Found {
     neighbours: Vec<RecordBatch>,
+    parts: Vec<Part>,
+}
+
+/// Rows of the right table among which a row of the left one looks.
+struct Part {
+    /// The number of its first batch.
+    first: usize,
     items: Vectors,
     item_groups: Option<Vec<Vec<Option<u32>>>>,
 }
@@ -216,22 +252,62 @@ struct ChunkSearch {
     threads: usize,
     column: ArrayRef,
     groups: Option<Vec<Option<u32>>>,
+    /// The part of the right table for each row, if there are several.
+    parts: Option<Vec<Option<u32>>>,
     found: Arc<Found>,
 }
 
 impl ChunkSearch {
     fn run(self) -> Result<Vec<Neighbours>> {
-        let count = self.column.len();
-        let queries = Vectors::new("knn_join", self.metric, [self.column], &self.element)?;
+        let mut found = vec![Vec::new(); self.column.len()];
+        let Some(parts) = &self.parts else {
+            return match self.found.parts.first() {
+                Some(part) => self.search(part, Arc::clone(&self.column), self.groups.as_deref()),
+                None => Ok(found),
+            };
+        };
+        let mut rows_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for (row, part) in (0..).zip(parts) {
+            if let Some(part) = part {
+                rows_of.entry(*part).or_default().push(row);
+            }
+        }
+        for (part, rows) in rows_of {
+            let Some(part) = self.found.parts.get(part as usize) else { continue };
+            let column = take(&self.column, &UInt32Array::from(rows.clone()), None)?;
+            let groups = self.groups.as_ref().map(|groups| -> Vec<Option<u32>> {
+                rows.iter().map(|row| groups.get(*row as usize).copied().flatten()).collect()
+            });
+            for (row, nearest) in rows.iter().zip(self.search(part, column, groups.as_deref())?) {
+                if let Some(found) = found.get_mut(*row as usize) {
+                    *found = nearest;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn search(
+        &self,
+        part: &Part,
+        column: ArrayRef,
+        groups: Option<&[Option<u32>]>,
+    ) -> Result<Vec<Neighbours>> {
+        let count = column.len();
+        let queries = Vectors::new("knn_join", self.metric, [column], &self.element)?;
         let join = Join {
             function: "knn_join",
             metric: self.metric,
             k: self.k,
-            items: &self.found.items,
-            item_groups: self.found.item_groups.as_deref(),
+            items: &part.items,
+            item_groups: part.item_groups.as_deref(),
             threads: self.threads,
         };
-        join.run(&queries, count, self.groups.as_deref())
+        let mut found = join.run(&queries, count, groups)?;
+        for (place, _) in found.iter_mut().flatten() {
+            place.0 += part.first;
+        }
+        Ok(found)
     }
 }
 
@@ -279,41 +355,4 @@ async fn send(
         }
     }
     Ok(true)
-}
-
-/// Numbers for the values of a column in two tables; equal values have equal numbers, NULL has none.
-struct Groups {
-    column: String,
-    data_type: DataType,
-    converter: RowConverter,
-    numbers: HashMap<OwnedRow, u32>,
-}
-
-impl Groups {
-    fn new(schema: &Schema, column: &str) -> Result<Self> {
-        let data_type = schema.field_with_name(column)?.data_type().clone();
-        let converter = RowConverter::new(vec![SortField::new(data_type.clone())])?;
-        Ok(Self { column: column.to_owned(), data_type, converter, numbers: HashMap::new() })
-    }
-
-    /// The groups of a batch's rows; values that are new have a group only if they are to be `learnt`.
-    fn of(&mut self, batch: &RecordBatch, learnt: bool) -> Result<Vec<Option<u32>>> {
-        let index = index_of(&batch.schema(), &self.column, "knn_join")?;
-        let values = cast(batch.column(index), &self.data_type)?;
-        let rows = self.converter.convert_columns(&[Arc::clone(&values)])?;
-        let mut groups = Vec::with_capacity(values.len());
-        for (row, value) in rows.iter().enumerate() {
-            if values.is_null(row) {
-                groups.push(None);
-                continue;
-            }
-            let next = self.numbers.len() as u32;
-            groups.push(if learnt {
-                Some(*self.numbers.entry(value.owned()).or_insert(next))
-            } else {
-                self.numbers.get(&value.owned()).copied()
-            });
-        }
-        Ok(groups)
-    }
 }

@@ -14,6 +14,7 @@
 
 mod call;
 mod exec;
+mod groups;
 mod knn;
 mod knn_join;
 mod node;

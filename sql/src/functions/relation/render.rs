@@ -159,22 +159,21 @@ impl Operation for Rendering {
         let bytes = self.width() * size_of::<f32>();
         let step = (CHUNK / bytes.max(1)).max(1);
         table.reservation().try_grow(2 * step * bytes)?;
-        for mut stream in table.streams()? {
-            while let Some(batch) = stream.try_next().await? {
-                for first in (0..batch.num_rows()).step_by(step) {
-                    let rows = batch.slice(first, step.min(batch.num_rows() - first));
-                    let (chain, views) = (self.chain.clone(), rows.clone());
-                    let rendered = tokio::task::spawn_blocking(move || render(&chain, &views)).await;
-                    let rendered = rendered.map_err(|error| DataFusionError::External(Box::new(error)))??;
-                    let read = output
-                        .send(rows.num_rows(), |index| match index.checked_sub(rows.num_columns()) {
-                            None => Ok(Arc::clone(rows.column(index))),
-                            Some(index) => self.column(index, &rendered),
-                        })
-                        .await?;
-                    if !read {
-                        return Ok(());
-                    }
+        let mut stream = table.in_order()?;
+        while let Some(batch) = stream.try_next().await? {
+            for first in (0..batch.num_rows()).step_by(step) {
+                let rows = batch.slice(first, step.min(batch.num_rows() - first));
+                let (chain, views) = (self.chain.clone(), rows.clone());
+                let rendered = tokio::task::spawn_blocking(move || render(&chain, &views)).await;
+                let rendered = rendered.map_err(|error| DataFusionError::External(Box::new(error)))??;
+                let read = output
+                    .send(rows.num_rows(), |index| match index.checked_sub(rows.num_columns()) {
+                        None => Ok(Arc::clone(rows.column(index))),
+                        Some(index) => self.column(index, &rendered),
+                    })
+                    .await?;
+                if !read {
+                    return Ok(());
                 }
             }
         }
