@@ -4,28 +4,23 @@
 //! result has the length of its vectors wherever the types of the arguments say it. An element that is NULL is NULL in
 //! the result, as in DataFusion's functions of the same meaning, whose names these ones take.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
-
-use arrow::array::ArrowPrimitiveType;
+use arrow::array::{ArrayRef, ArrowPrimitiveType};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, Field, FieldRef, Float32Type, Float64Type, Int64Type};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarUDF};
 
 use super::Docs;
 use super::column::{
     Argument, Lists, Rows, common_element, element_of, equal_lengths, fixed_length, list_of, with_element,
 };
 use super::kernels::{Real, squared_norm};
+use super::scalar::{Scalar, functions, types_of};
 use crate::types::type_name;
 
 /// The functions.
 pub fn all() -> Vec<ScalarUDF> {
-    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(Arithmetic::new(op))).collect()
+    functions(Op::ALL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +37,18 @@ impl Op {
     const ALL: [Self; 6] =
         [Self::Normalize, Self::Add, Self::Sub, Self::Scale, Self::Concat, Self::Subvector];
 
+    /// How many arguments, and how many of them are vectors; the others are numbers.
+    fn arity(self) -> (usize, usize) {
+        match self {
+            Self::Normalize => (1, 1),
+            Self::Add | Self::Sub | Self::Concat => (2, 2),
+            Self::Scale => (2, 1),
+            Self::Subvector => (3, 1),
+        }
+    }
+}
+
+impl Scalar for Op {
     fn name(self) -> &'static str {
         match self {
             Self::Normalize => "l2_normalize",
@@ -60,16 +67,6 @@ impl Op {
             Self::Sub => &["array_subtract", "list_subtract"],
             Self::Scale => &["array_scale", "list_scale"],
             Self::Concat | Self::Subvector => &[],
-        }
-    }
-
-    /// How many arguments, and how many of them are vectors; the others are numbers.
-    fn arity(self) -> (usize, usize) {
-        match self {
-            Self::Normalize => (1, 1),
-            Self::Add | Self::Sub | Self::Concat => (2, 2),
-            Self::Scale => (2, 1),
-            Self::Subvector => (3, 1),
         }
     }
 
@@ -128,72 +125,18 @@ impl Op {
         };
         Docs { section: "Vector Functions", description, syntax, example, arguments }
     }
-}
 
-static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
-    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Arithmetic {
-    op: Op,
-    aliases: Vec<String>,
-    signature: Signature,
-}
-
-impl Arithmetic {
-    fn new(op: Op) -> Self {
-        let aliases = op.aliases().iter().map(|&alias| alias.to_owned()).collect();
-        Self { op, aliases, signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for Arithmetic {
-    fn name(&self) -> &str {
-        self.op.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let (name, (_, vectors)) = (self.op.name(), self.op.arity());
-        let lists = arguments.get(..vectors).unwrap_or(arguments);
-        let element = common_element(name, lists)?;
-        let mut lengths = lists.iter().map(fixed_length);
-        let length = match self.op {
-            Op::Concat => lengths.try_fold(0, |sum, length| Some(sum + length?)),
-            Op::Subvector => return plan_err!("the length of {name} must be a number in the statement"),
-            _ => lengths.flatten().next(),
-        };
-        Ok(list_of(element, length, lists))
-    }
-
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        let types: Vec<DataType> =
-            arguments.arg_fields.iter().map(|field| field.data_type().clone()).collect();
-        let data_type = match (self.op, arguments.scalar_arguments) {
-            (Op::Subvector, [_, from, Some(length)]) => part_type(&types, *from, length)?,
-            _ => self.return_type(&types)?,
-        };
-        Ok(Arc::new(Field::new(self.name(), data_type, true)))
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let (name, (arity, vectors)) = (self.op.name(), self.op.arity());
+    fn coerce(self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let (name, (arity, vectors)) = (self.name(), self.arity());
         if arguments.len() != arity {
             return plan_err!("{name} takes {arity} argument(s), not {}", arguments.len());
         }
         let (lists, numbers) = arguments.split_at(vectors);
-        if self.op != Op::Concat {
+        if self != Op::Concat {
             equal_lengths(name, lists)?;
         }
         let element = common_element(name, lists)?;
-        let number = if self.op == Op::Subvector { DataType::Int64 } else { element.clone() };
+        let number = if self == Op::Subvector { DataType::Int64 } else { element.clone() };
         let lists = lists.iter().map(|list| Ok(with_element(list, &element)));
         let numbers = numbers.iter().zip(vectors + 1..).map(|(given, place)| {
             if given.is_numeric() || given.is_null() {
@@ -204,25 +147,35 @@ impl ScalarUDFImpl for Arithmetic {
         lists.chain(numbers).collect()
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let result = arguments.return_field.data_type().clone();
-        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let rows = if all_scalar { 1 } else { arguments.number_rows };
-        let arguments = arguments.args.into_iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
-        let array = match element_of(&result).map(|field| field.data_type()) {
-            Some(DataType::Float32) => {
-                evaluate::<Float32Type>(self.op, &arguments, rows, &result)?.finish(&result)?
-            }
-            _ => evaluate::<Float64Type>(self.op, &arguments, rows, &result)?.finish(&result)?,
+    fn result(self, arguments: &[DataType]) -> Result<DataType> {
+        let (name, (_, vectors)) = (self.name(), self.arity());
+        let lists = arguments.get(..vectors).unwrap_or(arguments);
+        let element = common_element(name, lists)?;
+        let mut lengths = lists.iter().map(fixed_length);
+        let length = match self {
+            Op::Concat => lengths.try_fold(0, |sum, length| Some(sum + length?)),
+            Op::Subvector => return plan_err!("the length of {name} must be a number in the statement"),
+            _ => lengths.flatten().next(),
         };
-        if all_scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
-        }
-        Ok(ColumnarValue::Array(array))
+        Ok(list_of(element, length, lists))
     }
 
-    fn documentation(&self) -> Option<&Documentation> {
-        DOCUMENTATION.get(&self.op)
+    fn result_of(self, arguments: &ReturnFieldArgs) -> Result<DataType> {
+        let types = types_of(arguments);
+        match (self, arguments.scalar_arguments) {
+            (Self::Subvector, [_, from, Some(length)]) => part_type(&types, *from, length),
+            _ => self.result(&types),
+        }
+    }
+
+    fn evaluate(self, arguments: Vec<ColumnarValue>, rows: usize, result: &DataType) -> Result<ArrayRef> {
+        let arguments = arguments.into_iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
+        match element_of(result).map(|field| field.data_type()) {
+            Some(DataType::Float32) => {
+                evaluate::<Float32Type>(self, &arguments, rows, result)?.finish(result)
+            }
+            _ => evaluate::<Float64Type>(self, &arguments, rows, result)?.finish(result),
+        }
     }
 }
 

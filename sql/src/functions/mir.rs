@@ -5,18 +5,16 @@
 //! 1 or 0, so that `avg` gives the published figure. NULL, text that is no key, and a tempo that
 //! is not a positive number give NULL: such rows have no answer, and `avg` leaves them out.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Float64Type};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 use loev_ops::mir::{FifthRule, MusicalKey, mirex_weighted, tempo_acc1, tempo_acc2, tempo_oe1, tempo_oe2};
 
 use super::Docs;
+use super::scalar::{Scalar, functions};
 use crate::types::type_name;
 
 /// The usual tolerance of tempo scores, relative to the true tempo.
@@ -24,7 +22,7 @@ const TEMPO_TOLERANCE: f64 = 0.04;
 
 /// The music functions.
 pub fn all() -> Vec<ScalarUDF> {
-    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(MusicFunction::new(op))).collect()
+    functions(Op::ALL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,6 +58,19 @@ impl Op {
         Self::TempoOe2,
     ];
 
+    /// The first one or two arguments are required; a third may follow where there is one.
+    fn arguments(self) -> &'static [Kind] {
+        match self {
+            Self::TransposeKey => &[Kind::Text, Kind::Number],
+            Self::Camelot | Self::CircleOfFifths => &[Kind::Text],
+            Self::KeyDistance | Self::MirexWeighted => &[Kind::Text, Kind::Text, Kind::Text],
+            Self::TempoAcc1 | Self::TempoAcc2 => &[Kind::Number, Kind::Number, Kind::Number],
+            Self::TempoOe1 | Self::TempoOe2 => &[Kind::Number, Kind::Number],
+        }
+    }
+}
+
+impl Scalar for Op {
     fn name(self) -> &'static str {
         match self {
             Self::TransposeKey => "transpose_key",
@@ -71,25 +82,6 @@ impl Op {
             Self::TempoAcc2 => "tempo_acc2",
             Self::TempoOe1 => "tempo_oe1",
             Self::TempoOe2 => "tempo_oe2",
-        }
-    }
-
-    /// The first one or two arguments are required; a third may follow where there is one.
-    fn arguments(self) -> &'static [Kind] {
-        match self {
-            Self::TransposeKey => &[Kind::Text, Kind::Number],
-            Self::Camelot | Self::CircleOfFifths => &[Kind::Text],
-            Self::KeyDistance | Self::MirexWeighted => &[Kind::Text, Kind::Text, Kind::Text],
-            Self::TempoAcc1 | Self::TempoAcc2 => &[Kind::Number, Kind::Number, Kind::Number],
-            Self::TempoOe1 | Self::TempoOe2 => &[Kind::Number, Kind::Number],
-        }
-    }
-
-    fn return_type(self) -> DataType {
-        match self {
-            Self::TransposeKey | Self::Camelot => DataType::Utf8,
-            Self::CircleOfFifths | Self::KeyDistance => DataType::Int64,
-            _ => DataType::Float64,
         }
     }
 
@@ -176,38 +168,9 @@ impl Op {
         };
         Docs { section: "Music Functions", description, syntax, example, arguments }
     }
-}
 
-static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
-    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct MusicFunction {
-    op: Op,
-    signature: Signature,
-}
-
-impl MusicFunction {
-    fn new(op: Op) -> Self {
-        Self { op, signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for MusicFunction {
-    fn name(&self) -> &str {
-        self.op.name()
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(self.op.return_type())
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let (name, kinds) = (self.op.name(), self.op.arguments());
+    fn coerce(self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let (name, kinds) = (self.name(), self.arguments());
         if arguments.len() < kinds.len().min(2) || arguments.len() > kinds.len() {
             let wanted = match kinds.len() {
                 1 => "1 argument",
@@ -227,30 +190,28 @@ impl ScalarUDFImpl for MusicFunction {
         coerced.collect()
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
-        let result = self.evaluate(&arrays)?;
-        if all_scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
+    fn result(self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self {
+            Self::TransposeKey | Self::Camelot => DataType::Utf8,
+            Self::CircleOfFifths | Self::KeyDistance => DataType::Int64,
+            _ => DataType::Float64,
+        })
     }
 
-    fn documentation(&self) -> Option<&Documentation> {
-        DOCUMENTATION.get(&self.op)
+    fn evaluate(self, arguments: Vec<ColumnarValue>, _: usize, _: &DataType) -> Result<ArrayRef> {
+        self.of_rows(&ColumnarValue::values_to_arrays(&arguments)?)
     }
 }
 
-impl MusicFunction {
-    fn evaluate(&self, arrays: &[ArrayRef]) -> Result<ArrayRef> {
+impl Op {
+    fn of_rows(self, arrays: &[ArrayRef]) -> Result<ArrayRef> {
         let Some(first) = arrays.first() else {
-            return exec_err!("{} takes arguments", self.op.name());
+            return exec_err!("{} takes arguments", self.name());
         };
         // Where there is but one argument, the second is not looked at.
         let (second, third) = (arrays.get(1).unwrap_or(first), arrays.get(2));
         let rows = 0..first.len();
-        Ok(match self.op {
+        Ok(match self {
             Op::TransposeKey => {
                 let keys: StringArray = rows
                     .map(|row| {
@@ -318,7 +279,7 @@ impl MusicFunction {
                             }
                         };
                         let (estimate, truth) = (tempo(first, row)?, tempo(second, row)?);
-                        let right = match self.op {
+                        let right = match self {
                             Op::TempoAcc1 => tempo_acc1(estimate, truth, tolerance),
                             _ => tempo_acc2(estimate, truth, tolerance),
                         };
@@ -328,7 +289,7 @@ impl MusicFunction {
                 Arc::new(scores)
             }
             Op::TempoOe1 | Op::TempoOe2 => {
-                let error = if self.op == Op::TempoOe1 { tempo_oe1 } else { tempo_oe2 };
+                let error = if self == Op::TempoOe1 { tempo_oe1 } else { tempo_oe2 };
                 let errors = rows.map(|row| error(number(first, row)?, number(second, row)?));
                 Arc::new(errors.collect::<Float64Array>())
             }

@@ -16,6 +16,7 @@ pub(crate) mod operators;
 pub mod quantise;
 mod reference;
 pub(crate) mod relation;
+mod scalar;
 pub(crate) mod spread;
 pub mod vector;
 

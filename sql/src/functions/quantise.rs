@@ -1,7 +1,6 @@
 //! Vectors in fewer bytes: `quantize_int8`, `quantize_binary`, and `hamming_distance` of the latter.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, FixedSizeBinaryBuilder, Float32Builder,
@@ -9,14 +8,13 @@ use arrow::array::{
 };
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int8Type};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 
 use super::Docs;
 use super::column::{Argument, Lists, Rows, common_element, fixed_length, list_of, with_element};
 use super::kernels::{Real, greatest};
+use super::scalar::{Scalar, functions};
 use crate::types::type_name;
 
 /// The greatest code: codes are symmetric, so that minus a vector has minus its codes.
@@ -24,7 +22,7 @@ const GREATEST: f64 = 127.0;
 
 /// The functions.
 pub fn all() -> Vec<ScalarUDF> {
-    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(Quantiser::new(op))).collect()
+    functions(Op::ALL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,7 +34,9 @@ enum Op {
 
 impl Op {
     const ALL: [Self; 3] = [Self::Int8, Self::Binary, Self::Hamming];
+}
 
+impl Scalar for Op {
     fn name(self) -> &'static str {
         match self {
             Self::Int8 => "quantize_int8",
@@ -84,52 +84,10 @@ impl Op {
         };
         Docs { section: "Vector Functions", description, syntax, example, arguments }
     }
-}
 
-static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
-    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Quantiser {
-    op: Op,
-    aliases: Vec<String>,
-    signature: Signature,
-}
-
-impl Quantiser {
-    fn new(op: Op) -> Self {
-        let aliases = op.aliases().iter().map(|&alias| alias.to_owned()).collect();
-        Self { op, aliases, signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for Quantiser {
-    fn name(&self) -> &str {
-        self.op.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        let length = arguments.first().and_then(fixed_length);
-        let bytes = length.and_then(|length| i32::try_from(length.div_ceil(8)).ok());
-        Ok(match (self.op, bytes) {
-            (Op::Int8, _) => DataType::Struct(fields(arguments)),
-            (Op::Binary, Some(bytes)) => DataType::FixedSizeBinary(bytes),
-            (Op::Binary, None) => DataType::Binary,
-            (Op::Hamming, _) => DataType::Int64,
-        })
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let name = self.op.name();
-        match (self.op, arguments) {
+    fn coerce(self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let name = self.name();
+        match (self, arguments) {
             (Op::Hamming, [a, b]) => bits(a, b),
             (Op::Int8 | Op::Binary, [list]) => {
                 Ok(vec![with_element(list, &common_element(name, arguments)?)])
@@ -139,31 +97,31 @@ impl ScalarUDFImpl for Quantiser {
         }
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let result = arguments.return_field.data_type().clone();
-        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let rows = if all_scalar { 1 } else { arguments.number_rows };
-        let array = match arguments.args.as_slice() {
-            [a, b] => Arc::new(hamming(&a.to_array(rows)?, &b.to_array(rows)?)?) as ArrayRef,
-            [vector] => {
-                let argument = Argument::new(vector.clone())?;
-                match (self.op, argument.element()) {
-                    (Op::Int8, Some(DataType::Float32)) => int8::<Float32Type>(&argument, rows, &result)?,
-                    (Op::Int8, _) => int8::<Float64Type>(&argument, rows, &result)?,
-                    (_, Some(DataType::Float32)) => binary::<Float32Type>(&argument, rows, &result)?,
-                    _ => binary::<Float64Type>(&argument, rows, &result)?,
-                }
-            }
-            _ => return exec_err!("{} takes other arguments", self.op.name()),
-        };
-        if all_scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&array, 0)?));
-        }
-        Ok(ColumnarValue::Array(array))
+    fn result(self, arguments: &[DataType]) -> Result<DataType> {
+        let length = arguments.first().and_then(fixed_length);
+        let bytes = length.and_then(|length| i32::try_from(length.div_ceil(8)).ok());
+        Ok(match (self, bytes) {
+            (Op::Int8, _) => DataType::Struct(fields(arguments)),
+            (Op::Binary, Some(bytes)) => DataType::FixedSizeBinary(bytes),
+            (Op::Binary, None) => DataType::Binary,
+            (Op::Hamming, _) => DataType::Int64,
+        })
     }
 
-    fn documentation(&self) -> Option<&Documentation> {
-        DOCUMENTATION.get(&self.op)
+    fn evaluate(self, arguments: Vec<ColumnarValue>, rows: usize, result: &DataType) -> Result<ArrayRef> {
+        match arguments.as_slice() {
+            [a, b] => Ok(Arc::new(hamming(&a.to_array(rows)?, &b.to_array(rows)?)?)),
+            [vector] => {
+                let argument = Argument::new(vector.clone())?;
+                match (self, argument.element()) {
+                    (Self::Int8, Some(DataType::Float32)) => int8::<Float32Type>(&argument, rows, result),
+                    (Self::Int8, _) => int8::<Float64Type>(&argument, rows, result),
+                    (_, Some(DataType::Float32)) => binary::<Float32Type>(&argument, rows, result),
+                    _ => binary::<Float64Type>(&argument, rows, result),
+                }
+            }
+            _ => exec_err!("{} takes other arguments", self.name()),
+        }
     }
 }
 

@@ -9,23 +9,21 @@
 //! NULL, a vector that holds a NULL, and the direction of a zero vector all give NULL. Vectors of
 //! different lengths are an error: at planning where the types say so, else when the row is met.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use arrow::array::{ArrowPrimitiveType, Float64Array};
+use arrow::array::{ArrayRef, ArrowPrimitiveType, Float64Array};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::common::{Result, exec_err, plan_err};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
 
 use super::Docs;
 use super::column::{Argument, Rows, common_element, equal_lengths, with_element};
 use super::kernels::{Real, absolute_distance, cosine, dot, squared_distance, squared_norm};
+use super::scalar::{Scalar, functions};
 
 /// The vector functions.
 pub fn all() -> Vec<ScalarUDF> {
-    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(VectorFunction::new(op))).collect()
+    functions(Op::ALL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +48,24 @@ impl Op {
         Self::Norm,
     ];
 
+    fn arity(self) -> usize {
+        if self == Self::Norm { 1 } else { 2 }
+    }
+
+    fn apply<T: Real>(self, a: &[T], b: &[T]) -> Option<f64> {
+        match self {
+            Self::CosineSimilarity => cosine(a, b),
+            Self::CosineDistance => cosine(a, b).map(|similarity| 1.0 - similarity),
+            Self::L2Distance => Some(squared_distance(a, b).sqrt()),
+            Self::L1Distance => Some(absolute_distance(a, b)),
+            Self::InnerProduct => Some(dot(a, b)),
+            Self::NegativeInnerProduct => Some(-dot(a, b)),
+            Self::Norm => Some(squared_norm(a).sqrt()),
+        }
+    }
+}
+
+impl Scalar for Op {
     fn name(self) -> &'static str {
         match self {
             Self::CosineSimilarity => "cosine_similarity",
@@ -77,22 +93,6 @@ impl Op {
             ],
             Self::NegativeInnerProduct => &["array_negative_inner_product", "list_negative_inner_product"],
             Self::Norm => &["l2_norm"],
-        }
-    }
-
-    fn arity(self) -> usize {
-        if self == Self::Norm { 1 } else { 2 }
-    }
-
-    fn apply<T: Real>(self, a: &[T], b: &[T]) -> Option<f64> {
-        match self {
-            Self::CosineSimilarity => cosine(a, b),
-            Self::CosineDistance => cosine(a, b).map(|similarity| 1.0 - similarity),
-            Self::L2Distance => Some(squared_distance(a, b).sqrt()),
-            Self::L1Distance => Some(absolute_distance(a, b)),
-            Self::InnerProduct => Some(dot(a, b)),
-            Self::NegativeInnerProduct => Some(-dot(a, b)),
-            Self::Norm => Some(squared_norm(a).sqrt()),
         }
     }
 
@@ -150,44 +150,9 @@ impl Op {
         };
         Docs { section: "Vector Functions", description, syntax, example, arguments }
     }
-}
 
-static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
-    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct VectorFunction {
-    op: Op,
-    aliases: Vec<String>,
-    signature: Signature,
-}
-
-impl VectorFunction {
-    fn new(op: Op) -> Self {
-        let aliases = op.aliases().iter().map(|&alias| alias.to_owned()).collect();
-        Self { op, aliases, signature: Signature::user_defined(Volatility::Immutable) }
-    }
-}
-
-impl ScalarUDFImpl for VectorFunction {
-    fn name(&self) -> &str {
-        self.op.name()
-    }
-
-    fn aliases(&self) -> &[String] {
-        &self.aliases
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Float64)
-    }
-
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let (name, arity) = (self.op.name(), self.op.arity());
+    fn coerce(self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let (name, arity) = (self.name(), self.arity());
         if arguments.len() != arity {
             return plan_err!("{name} takes {arity} vector(s), not {} argument(s)", arguments.len());
         }
@@ -196,28 +161,21 @@ impl ScalarUDFImpl for VectorFunction {
         Ok(arguments.iter().map(|argument| with_element(argument, &wanted)).collect())
     }
 
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = arguments.number_rows;
-        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let arguments = arguments.args.into_iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
+    fn result(self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Float64)
+    }
+
+    fn evaluate(self, arguments: Vec<ColumnarValue>, rows: usize, _: &DataType) -> Result<ArrayRef> {
+        let arguments = arguments.into_iter().map(Argument::new).collect::<Result<Vec<_>>>()?;
         let (first, second) = match arguments.as_slice() {
             [a] => (a, a),
             [a, b] => (a, b),
-            _ => return exec_err!("{} takes {} vector(s)", self.op.name(), self.op.arity()),
+            _ => return exec_err!("{} takes {} vector(s)", self.name(), self.arity()),
         };
-        let rows = if all_scalar { 1 } else { rows };
-        let result = match first.element() {
-            Some(DataType::Float32) => evaluate::<Float32Type>(self.op, first, second, rows)?,
-            _ => evaluate::<Float64Type>(self.op, first, second, rows)?,
-        };
-        if all_scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::Float64(result.iter().next().flatten())));
-        }
-        Ok(ColumnarValue::Array(Arc::new(result)))
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        DOCUMENTATION.get(&self.op)
+        Ok(Arc::new(match first.element() {
+            Some(DataType::Float32) => evaluate::<Float32Type>(self, first, second, rows)?,
+            _ => evaluate::<Float64Type>(self, first, second, rows)?,
+        }))
     }
 }
 

@@ -11,19 +11,15 @@ mod input;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, FixedSizeListBuilder, Float32Builder, Float64Array, Float64Builder, Int32Array, Int64Array,
     ListBuilder, StringArray, StructArray,
 };
-use arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use arrow::datatypes::{DataType, Field, Fields};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarUDF, Volatility};
 use loev_ops::features::{FrontEnd, LogMel};
 use loev_ops::loudness::LoudnessMeter;
 use loev_ops::measure::{self, OnsetDetector, Part, Waveform, WaveformMeter};
@@ -31,6 +27,8 @@ use loev_ops::resample::resample;
 use loev_ops::source::{Limits, Source, StreamInfo, inspect};
 use loev_ops::{Audio, AudioError};
 
+use super::Docs;
+use super::scalar::{Scalar, functions};
 use super::spread::spread;
 use input::{Form, Inputs, Item, Rest, audio_of, coerced, distinct, is_address};
 
@@ -39,7 +37,7 @@ const MEL_SECONDS: f64 = 600.0;
 
 /// The audio functions.
 pub fn all() -> Vec<ScalarUDF> {
-    Op::ALL.into_iter().map(|op| ScalarUDF::new_from_impl(AudioFunction::new(op))).collect()
+    functions(Op::ALL)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,18 +54,6 @@ enum Op {
 impl Op {
     const ALL: [Self; 7] =
         [Self::Info, Self::Error, Self::Loudness, Self::Waveform, Self::Onsets, Self::OnsetRate, Self::Mel];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Info => "audio_info",
-            Self::Error => "audio_error",
-            Self::Loudness => "loudness",
-            Self::Waveform => "waveform_stats",
-            Self::Onsets => "onsets",
-            Self::OnsetRate => "onset_rate",
-            Self::Mel => "mel",
-        }
-    }
 
     /// What follows an address, or samples.
     fn form(self, address: bool) -> Form {
@@ -117,32 +103,35 @@ fn statistics_fields() -> Fields {
     STATISTICS.iter().map(|(name, _)| Field::new(*name, DataType::Float64, true)).collect()
 }
 
-static DOCUMENTATION: LazyLock<HashMap<Op, Documentation>> =
-    LazyLock::new(|| Op::ALL.into_iter().map(|op| (op, op.docs().build())).collect());
+impl Scalar for Op {
+    const VOLATILITY: Volatility = Volatility::Stable;
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct AudioFunction {
-    op: Op,
-    signature: Signature,
-}
-
-impl AudioFunction {
-    fn new(op: Op) -> Self {
-        Self { op, signature: Signature::user_defined(Volatility::Stable) }
-    }
-}
-
-impl ScalarUDFImpl for AudioFunction {
-    fn name(&self) -> &str {
-        self.op.name()
+    fn name(self) -> &'static str {
+        match self {
+            Self::Info => "audio_info",
+            Self::Error => "audio_error",
+            Self::Loudness => "loudness",
+            Self::Waveform => "waveform_stats",
+            Self::Onsets => "onsets",
+            Self::OnsetRate => "onset_rate",
+            Self::Mel => "mel",
+        }
     }
 
-    fn signature(&self) -> &Signature {
-        &self.signature
+    fn docs(self) -> Docs {
+        docs::of(self)
     }
 
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
-        Ok(match self.op {
+    fn coerce(self, arguments: &[DataType]) -> Result<Vec<DataType>> {
+        let address = !self.takes_samples() || arguments.first().is_none_or(is_address);
+        if let Some(first) = arguments.first().filter(|first| address && !is_address(first)) {
+            return plan_err!("{} takes the address of a recording, not {}", self.name(), first);
+        }
+        coerced(self.name(), &self.form(address), arguments)
+    }
+
+    fn result(self, _: &[DataType]) -> Result<DataType> {
+        Ok(match self {
             Op::Info => DataType::Struct(info_fields()),
             Op::Error => DataType::Utf8,
             Op::Loudness | Op::OnsetRate => DataType::Float64,
@@ -152,11 +141,10 @@ impl ScalarUDFImpl for AudioFunction {
         })
     }
 
-    fn return_field_from_args(&self, arguments: ReturnFieldArgs) -> Result<FieldRef> {
-        let data_type = match self.op {
+    fn result_of(self, arguments: &ReturnFieldArgs) -> Result<DataType> {
+        Ok(match self {
             Op::Mel => {
-                let form =
-                    self.op.form(arguments.arg_fields.first().is_some_and(|f| is_address(f.data_type())));
+                let form = self.form(arguments.arg_fields.first().is_some_and(|f| is_address(f.data_type())));
                 let at = form.rest.iter().position(|rest| *rest == Rest::Bands).map_or(0, |at| at + 1);
                 let bands = match (arguments.arg_fields.get(at), arguments.scalar_arguments.get(at)) {
                     (None, _) => FrontEnd::default().mels,
@@ -167,39 +155,21 @@ impl ScalarUDFImpl for AudioFunction {
                 let vector = Field::new_list_field(DataType::Float32, true);
                 DataType::new_list(DataType::FixedSizeList(Arc::new(vector), bands as i32), true)
             }
-            _ => self.return_type(&[])?,
-        };
-        Ok(Arc::new(Field::new(self.name(), data_type, true)))
+            _ => self.result(&[])?,
+        })
     }
 
-    fn coerce_types(&self, arguments: &[DataType]) -> Result<Vec<DataType>> {
-        let address = !self.op.takes_samples() || arguments.first().is_none_or(is_address);
-        if let Some(first) = arguments.first().filter(|first| address && !is_address(first)) {
-            return plan_err!("{} takes the address of a recording, not {}", self.op.name(), first);
-        }
-        coerced(self.op.name(), &self.op.form(address), arguments)
-    }
-
-    fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let all_scalar = arguments.args.iter().all(|value| matches!(value, ColumnarValue::Scalar(_)));
-        let arrays = ColumnarValue::values_to_arrays(&arguments.args)?;
-        let form = self.op.form(arrays.first().is_some_and(|first| is_address(first.data_type())));
-        let inputs = Inputs::new(self.op.name(), &form, &arrays)?;
-        let result = self.evaluate(&inputs.items()?, arguments.return_field.data_type())?;
-        if all_scalar {
-            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
-        }
-        Ok(ColumnarValue::Array(result))
-    }
-
-    fn documentation(&self) -> Option<&Documentation> {
-        DOCUMENTATION.get(&self.op)
+    fn evaluate(self, arguments: Vec<ColumnarValue>, _: usize, result: &DataType) -> Result<ArrayRef> {
+        let arrays = ColumnarValue::values_to_arrays(&arguments)?;
+        let form = self.form(arrays.first().is_some_and(|first| is_address(first.data_type())));
+        let inputs = Inputs::new(self.name(), &form, &arrays)?;
+        self.of_items(&inputs.items()?, result)
     }
 }
 
-impl AudioFunction {
-    fn evaluate(&self, items: &[Option<Item<'_>>], data_type: &DataType) -> Result<ArrayRef> {
-        Ok(match self.op {
+impl Op {
+    fn of_items(self, items: &[Option<Item<'_>>], data_type: &DataType) -> Result<ArrayRef> {
+        Ok(match self {
             Op::Info => info_array(&answers(items, || (), |(), item| Some(info(item)))?)?,
             Op::Error => {
                 let errors = answers(items, || (), |(), item| error(item))?;
