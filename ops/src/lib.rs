@@ -20,6 +20,7 @@ pub mod dist;
 pub mod draw_table;
 pub mod error;
 pub mod features;
+pub mod gpu;
 pub mod jams;
 mod kaiser;
 pub mod labels;
