@@ -4,7 +4,7 @@
 //! regression: it is added to the correlation matrix of the inputs. Rows are made block by block and never all kept:
 //! memory is the square of the number of inputs.
 
-use crate::matrix::{View, product};
+use crate::matrix::{View, dot, product};
 
 /// Why there is no regression.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -237,17 +237,6 @@ fn solve(factor: &[f64], p: usize, right: &mut [f64], t: usize) {
 
 fn subtract(row: &mut [f64], other: &[f64], factor: f64) {
     row.iter_mut().zip(other).for_each(|(value, other)| *value -= factor * other);
-}
-
-/// Eight sums side by side, so that the compiler may use vector registers.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let (left, right) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f64 = left.remainder().iter().zip(right.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in left.zip(right) {
-        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-    }
-    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]

@@ -1,21 +1,13 @@
 //! Chord labels: transposed, and read into Harte's syntax.
 
 use super::PITCH_CLASSES;
+use super::key::pitch_class;
 
 /// Reads a note at the start of `text`: a capital letter and any number of accidentals. Gives its pitch class and
 /// what follows.
 fn note(text: &str) -> Option<(u8, &str)> {
     let mut chars = text.chars();
-    let letter: i32 = match chars.next()? {
-        'C' => 0,
-        'D' => 2,
-        'E' => 4,
-        'F' => 5,
-        'G' => 7,
-        'A' => 9,
-        'B' => 11,
-        _ => return None,
-    };
+    let letter = i32::from(pitch_class(chars.next()?)?);
     let rest = chars.as_str();
     let quality = rest.trim_start_matches(['#', '♯', 'b', '♭']);
     let shift = rest[..rest.len() - quality.len()]

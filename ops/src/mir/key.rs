@@ -6,6 +6,20 @@ use std::str::FromStr;
 /// Names of the twelve pitch classes, spelled with sharps; C is 0.
 pub const PITCH_CLASSES: [&str; 12] = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"];
 
+/// The pitch class of a note's letter, a capital; C is 0.
+pub(super) fn pitch_class(letter: char) -> Option<u8> {
+    Some(match letter {
+        'C' => 0,
+        'D' => 2,
+        'E' => 4,
+        'F' => 5,
+        'G' => 7,
+        'A' => 9,
+        'B' => 11,
+        _ => return None,
+    })
+}
+
 /// Number of major and minor keys: the classes of key estimation.
 pub const KEYS: usize = 24;
 
@@ -61,16 +75,7 @@ impl MusicalKey {
     /// mode words in either case.
     pub fn parse(text: &str) -> Option<Self> {
         let mut chars = text.trim().chars();
-        let letter = match chars.next()?.to_ascii_uppercase() {
-            'C' => 0,
-            'D' => 2,
-            'E' => 4,
-            'F' => 5,
-            'G' => 7,
-            'A' => 9,
-            'B' => 11,
-            _ => return None,
-        };
+        let letter = pitch_class(chars.next()?.to_ascii_uppercase())?;
         let rest = chars.as_str();
         let (accidental, rest) = if let Some(rest) = rest.strip_prefix(['#', '♯']) {
             (1, rest)

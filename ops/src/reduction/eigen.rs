@@ -2,6 +2,7 @@
 //! Wilkinson's shift (Golub and Van Loan, Matrix Computations, 4th edition, sections 8.3.1 and 8.3.5).
 
 use super::ReductionError;
+use crate::matrix::dot;
 
 /// Steps that an eigenvalue may take on average; two to three are usual.
 const STEPS: usize = 60;
@@ -47,17 +48,6 @@ pub(super) fn largest(
         chosen.extend_from_slice(vector);
     }
     Ok((values, chosen))
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 8];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// `x - 2 v (v x)` for a `v` of length 1; an empty `v` changes nothing.
