@@ -75,7 +75,7 @@ impl Names {
             .collect();
         functions.sort();
         functions.dedup();
-        let ours = relation::documentation().map(|(name, _)| name.to_owned());
+        let ours = relation::names().map(str::to_owned);
         let mut table_functions: Vec<String> = state.table_functions().keys().cloned().chain(ours).collect();
         table_functions.sort();
         Self { tables: catalog::table_names(context), functions, table_functions }

@@ -48,7 +48,7 @@ fn is_own_file(target: &str) -> bool {
 /// [`SqlError::Statement`] if the text is wrong, holds no or several statements, or would change
 /// a table: the tables of a run are what its stages wrote.
 pub async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, SqlError> {
-    let statement = parse_one(sql, &Names::of(context))?;
+    let statement = parse_one(sql, || Names::of(context))?;
     let planned = async {
         // The planner's futures are large; boxed, they do not live on our callers' stacks.
         let plan = Box::pin(context.state().statement_to_plan(statement)).await?;
@@ -132,8 +132,7 @@ pub async fn execute(
 /// [`SqlError::Statement`] if the text does not parse or is not a single query that only reads:
 /// one `select`, `with ... select`, set operation or `values`.
 pub fn referenced_tables(sql: &str) -> Result<Vec<String>, SqlError> {
-    let names = Names::default();
-    let statement = parse_one(sql, &names)?;
+    let statement = parse_one(sql, Names::default)?;
     let reading = match &statement {
         Statement::Statement(inner) => match inner.as_ref() {
             SqlStatement::Query(query) => Some(query),
@@ -150,7 +149,7 @@ pub fn referenced_tables(sql: &str) -> Result<Vec<String>, SqlError> {
             .into());
     }
     let (tables, _) =
-        resolve_table_references(&statement, true).map_err(|error| explain(error, sql, &names))?;
+        resolve_table_references(&statement, true).map_err(|error| explain(error, sql, &Names::default()))?;
     Ok(tables
         .iter()
         .map(|table| match table.schema() {
@@ -195,12 +194,13 @@ fn only_reads(body: &SetExpr) -> bool {
     }
 }
 
-fn parse_one(sql: &str, names: &Names) -> Result<Statement, SqlError> {
+/// The one statement of a text; names are asked for when it does not parse.
+fn parse_one(sql: &str, names: impl FnOnce() -> Names) -> Result<Statement, SqlError> {
     let statements = tokens(sql)
         .map_err(|error| DataFusionError::from(ParserError::from(error)))
         .and_then(|tokens| DFParserBuilder::new(tokens).build())
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(|error| explain(error, sql, names))?;
+        .map_err(|error| explain(error, sql, &names()))?;
     let count = statements.len();
     match statements.into_iter().next() {
         Some(mut statement) if count == 1 => {

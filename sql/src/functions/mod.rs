@@ -57,7 +57,7 @@ pub fn names() -> Vec<String> {
     let scalars = all().into_iter().flat_map(|function| named(function.name(), function.aliases()));
     let aggregates = aggregate::all();
     let aggregates = aggregates.iter().flat_map(|function| named(function.name(), function.aliases()));
-    let relations = relation::documentation().map(|(name, _)| name.to_owned());
+    let relations = relation::names().map(str::to_owned);
     scalars.chain(aggregates).chain(relations).collect()
 }
 

@@ -64,6 +64,11 @@ fn find(name: &str) -> Option<&'static dyn RelationFunction> {
     all().into_iter().find(|function| function.name() == name)
 }
 
+/// The functions' names.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    all().into_iter().map(|function| function.name())
+}
+
 /// The functions' names, each with its documentation.
 pub(crate) fn documentation() -> impl Iterator<Item = (&'static str, Documentation)> {
     all().into_iter().map(|function| (function.name(), function.docs().build()))
