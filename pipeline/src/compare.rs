@@ -12,11 +12,10 @@ use arrow::array::{
 use arrow::datatypes::Float64Type;
 use loev_models::metrics::Bootstrap;
 use loev_ops::rng::Key;
-use loev_sql::{OpenRuns, RunCatalog, Source};
+use loev_sql::{OpenRuns, RunCatalog, Source, quoted};
 
 use crate::error::RunError;
 use crate::resume::recipe::differences;
-use crate::stages::tables::quoted;
 
 /// Resamples behind an interval.
 const REPLICATES: usize = 2000;

@@ -57,4 +57,4 @@ pub use run::{
 pub use script::{gives_rows, is_finished, statements};
 pub use session::{new_session, session_config};
 pub use store::Location;
-pub use types::type_name;
+pub use types::{quoted, type_name};

@@ -1,8 +1,13 @@
-//! Arrow types as this crate shows and stores them.
+//! Arrow types as this crate shows and stores them, and names as statements want them.
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+
+/// A name in double quotes, as it may stand in a statement.
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
 
 /// A short name for a type: SQL's where there is one, and `float[96]` for a vector of 96 floats.
 ///

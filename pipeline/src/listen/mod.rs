@@ -18,6 +18,7 @@ use crate::error::RunError;
 use crate::exec::columns::text;
 use crate::exec::draw::VIEW_ID;
 use crate::exec::render::{Output, ViewRenderer};
+use crate::report::html::escape;
 use crate::run::interrupt::Interrupt;
 use crate::run::views::StoredView;
 
@@ -135,17 +136,9 @@ fn row_as_json(row: &RecordBatch) -> Result<Vec<u8>, RunError> {
 
 /// Text as it may stand in HTML.
 fn escaped(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-        out
-    })
+    let mut out = String::with_capacity(text.len());
+    escape(text, &mut out);
+    out
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::prelude::SessionContext;
-use loev_sql::{Location, store};
+use loev_sql::{Location, quoted, store};
 
 use crate::error::RunError;
 use crate::run::dir::{Manifest, Status};
@@ -13,7 +13,7 @@ use crate::run::interrupt::Interrupt;
 use crate::spec::{Graph, Kind, Pipeline};
 use crate::stages::embed::BASELINE;
 use crate::stages::probe::ALL;
-use crate::stages::tables::{quoted, rows};
+use crate::stages::tables::rows;
 use crate::stages::{graph_of, side_table};
 
 /// The most that `run.json` may have.

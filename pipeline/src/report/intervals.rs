@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, RecordBatch};
+use loev_sql::quoted;
 
 use super::ask::{Run, colour, rank};
 use super::chart::{Dots, Mark, Row, dots};
@@ -12,7 +13,6 @@ use super::parts::{Cell, count, details, table};
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
 use crate::spec::Kind;
-use crate::stages::tables::quoted;
 
 /// How a kind of table becomes figures: SQL expressions over its columns.
 struct Shape {

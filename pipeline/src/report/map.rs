@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Float64Type, Schema};
 use loev_models::evaluate::{Vectors, nearest};
+use loev_sql::quoted;
 use serde_json::{Value, json};
 
 use super::ask::{Run, colour, rank};
@@ -13,7 +14,7 @@ use super::html::{Html, visible};
 use super::sound::Clip;
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, SECONDS, SHARD, URI, column, primitive, text};
-use crate::stages::tables::{quoted, vectors};
+use crate::stages::tables::vectors;
 
 /// Neighbours of each clip in each subspace.
 const NEAR: usize = 6;

@@ -27,7 +27,7 @@ use figure::{Report, figure_id};
 mod ask;
 mod chart;
 mod figure;
-mod html;
+pub(crate) mod html;
 mod intervals;
 mod map;
 mod overview;

@@ -1,5 +1,6 @@
 //! What the run is: its head, its graph, its rejects, and how to make it again.
 
+use loev_sql::quoted;
 use std::collections::BTreeMap;
 
 use super::ask::Run;
@@ -13,7 +14,6 @@ use crate::exec::columns::{number, text};
 use crate::run::context::RECEIPTS;
 use crate::run::dir::Status;
 use crate::run::rejects;
-use crate::stages::tables::quoted;
 
 /// What stands at the top of the page.
 ///

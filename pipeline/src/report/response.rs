@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use arrow::array::RecordBatch;
 use loev_ops::dist::Scale;
 use loev_ops::operator::FactorDef;
+use loev_sql::quoted;
 
 use super::ask::{Run, colour};
 use super::chart::{Lines, Series, legend, lines, short};
@@ -13,7 +14,6 @@ use super::html::Html;
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
 use crate::spec::{Kind, Stage};
-use crate::stages::tables::quoted;
 
 /// Steps of a parameter's difference to either side.
 const BINS: f64 = 8.0;

@@ -2,6 +2,7 @@
 
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
+use loev_sql::quoted;
 
 use super::ask::{Run, rank};
 use super::chart::{Shades, matrix, scale_bar, short};
@@ -9,7 +10,6 @@ use super::figure::{Data, Figure, Section, number as rounded};
 use super::html::Html;
 use crate::error::RunError;
 use crate::exec::columns::{primitive, text};
-use crate::stages::tables::quoted;
 
 /// Rows and columns of a matrix.
 const SIZE: u64 = 64;

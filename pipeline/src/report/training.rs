@@ -1,6 +1,7 @@
 //! Training curves: the loss of each head beside its floor, and how the training went.
 
 use arrow::array::RecordBatch;
+use loev_sql::quoted;
 
 use super::ask::{Run, colour};
 use super::chart::{Lines, Series, legend, lines, smooth};
@@ -10,7 +11,6 @@ use crate::error::RunError;
 use crate::exec::columns::number;
 use crate::spec::Kind;
 use crate::stages::side_table;
-use crate::stages::tables::quoted;
 
 /// Points of a curve; longer trainings are shown by means of neighbouring steps.
 const POINTS: u64 = 1200;

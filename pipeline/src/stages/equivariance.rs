@@ -11,9 +11,10 @@ use loev_models::probe::Split;
 use loev_ops::chain::Chain;
 use loev_ops::dist::Scale;
 use loev_ops::operator::FactorDef;
+use loev_sql::quoted;
 
 use super::embed::BASELINE;
-use super::tables::{embedded, has_baseline, quoted, rows, splits, table, vectors};
+use super::tables::{embedded, has_baseline, rows, splits, table, vectors};
 use super::views::behind_views;
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;

@@ -15,12 +15,13 @@ use loev_models::checkpoint;
 use loev_models::probe::finetune::{Finetuned, Finetuning};
 use loev_models::probe::{Labels, Split};
 use loev_ops::rng::Key;
+use loev_sql::quoted;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 
-use super::tables::{labels_of, quoted, rows, split_of, table};
+use super::tables::{labels_of, rows, split_of, table};
 use super::views::views_of;
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;

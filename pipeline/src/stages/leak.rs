@@ -22,9 +22,10 @@ use loev_ops::features::FrontEnd;
 use loev_ops::render::Renderer;
 use loev_ops::rng::Key;
 use loev_ops::views::Draw;
+use loev_sql::quoted;
 
 use super::equivariance::parameters;
-use super::tables::{quoted, rows, splits, table};
+use super::tables::{rows, splits, table};
 use super::views::{audio_behind, behind_views, chain_of, check_rate};
 use super::{Content, Outcome};
 use crate::error::RunError;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
 use loev_models::probe::{Labels, Metric, ProbeData, ProbeResult, Split, TaskSpec, probe};
+use loev_sql::quoted;
 
 use super::embed::BASELINE;
-use super::tables::{has_baseline, labels_of, quoted, rows, split_of, table, vectors};
+use super::tables::{has_baseline, labels_of, rows, split_of, table, vectors};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, text};

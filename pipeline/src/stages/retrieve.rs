@@ -8,10 +8,11 @@ use arrow::array::{ArrayRef, Float32Array, Float64Array, Int32Array, Int64Array,
 use datafusion::prelude::SessionContext;
 use loev_models::evaluate::{Agreement, Neighbour, Ranked, Vectors, agreement, nearest};
 use loev_models::probe::{Labels, TaskSpec};
+use loev_sql::quoted;
 
 use super::embed::BASELINE;
 use super::probe::ALL;
-use super::tables::{embedded, has_baseline, labels_of, quoted, rows, table, vectors};
+use super::tables::{embedded, has_baseline, labels_of, rows, table, vectors};
 use super::{Content, Outcome, side_table};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, text};

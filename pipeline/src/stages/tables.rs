@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::prelude::SessionContext;
 use loev_models::probe::{Labels, Split, TaskSpec};
 use loev_ops::mir::MusicalKey;
+use loev_sql::quoted;
 
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, column, number, text};
@@ -72,11 +73,6 @@ pub fn results(
         }
     }
     Ok(Some(figures))
-}
-
-/// A quoted SQL identifier.
-pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// All rows of a query.

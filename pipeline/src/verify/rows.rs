@@ -2,6 +2,7 @@
 
 use arrow::array::RecordBatch;
 use datafusion::prelude::SessionContext;
+use loev_sql::quoted;
 
 use super::{Options, Report, Run};
 use crate::error::RunError;
@@ -71,10 +72,6 @@ async fn of_stage(
         splits(session, name, report).await?;
     }
     Ok(())
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 async fn has(session: &SessionContext, table: &str, columns: &[&str]) -> Result<bool, RunError> {

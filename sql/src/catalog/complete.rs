@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Catalog, FunctionKind, TableInfo, quoted};
+use super::{Catalog, FunctionKind, TableInfo, written};
 
 /// Words of a statement that are offered beside names.
 const KEYWORDS: [&str; 52] = [
@@ -81,7 +81,7 @@ impl Catalog {
         } else if last_words(rest).is_some_and(|word| BEFORE_TABLES.contains(&word.as_str())) {
             let functions = self.functions.iter().filter(|function| function.kind == FunctionKind::Table);
             let functions = functions.map(|function| format!("{}(", function.name));
-            self.table_names().chain(self.schemas.iter().map(|name| quoted(name))).chain(functions).collect()
+            self.table_names().chain(self.schemas.iter().map(|name| written(name))).chain(functions).collect()
         } else {
             self.anywhere(&named)
         };
@@ -95,7 +95,7 @@ impl Catalog {
     }
 
     fn table_names(&self) -> impl Iterator<Item = String> {
-        self.tables.iter().map(|table| quoted(&table.name))
+        self.tables.iter().map(|table| written(&table.name))
     }
 
     fn behind_dot(&self, name: &str, named: &BTreeMap<String, String>) -> Vec<String> {
@@ -118,7 +118,7 @@ impl Catalog {
         let in_statement: Vec<&TableInfo> = named.values().filter_map(|name| self.table(name)).collect();
         let tables = if in_statement.is_empty() { self.tables.iter().collect() } else { in_statement };
         let functions = self.functions.iter().filter(|function| function.kind != FunctionKind::Table);
-        let aliases = named.keys().map(|alias| quoted(alias));
+        let aliases = named.keys().map(|alias| written(alias));
         tables
             .into_iter()
             .flat_map(columns)
@@ -131,7 +131,7 @@ impl Catalog {
 }
 
 fn columns(table: &TableInfo) -> Vec<String> {
-    table.columns.iter().map(|column| quoted(&column.name)).collect()
+    table.columns.iter().map(|column| written(&column.name)).collect()
 }
 
 fn is_word(c: char) -> bool {

@@ -25,7 +25,7 @@ use crate::error::SqlError;
 use crate::functions;
 use crate::query::query;
 use crate::suggest::{listed, nearest};
-use crate::types::type_name;
+use crate::types::{quoted, type_name};
 
 pub use facts::{COLUMNS, FIGURES, RUNS};
 pub use runs::{OpenRuns, open_runs};
@@ -278,13 +278,9 @@ fn functions_of(context: &SessionContext) -> Vec<FunctionInfo> {
 }
 
 /// A name as SQL wants it: in double quotes unless it is plain and lower-case.
-fn quoted(name: &str) -> String {
+fn written(name: &str) -> String {
     let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if plain && !name.starts_with(|c: char| c.is_ascii_digit()) {
-        name.to_owned()
-    } else {
-        format!("\"{}\"", name.replace('"', "\"\""))
-    }
+    if plain && !name.starts_with(|c: char| c.is_ascii_digit()) { name.to_owned() } else { quoted(name) }
 }
 
 #[cfg(test)]

@@ -16,13 +16,14 @@ use datafusion::execution::context::SessionContext;
 
 use super::facts::{self, COLUMNS, FIGURES, RUNS};
 use super::sources::{Source, table_name};
-use super::views::{self, Tables, quoted};
+use super::views::{self, Tables};
 use crate::diagnose;
 use crate::error::SqlError;
 use crate::run::{Absent, RunCatalog};
 use crate::session::new_session;
 use crate::store;
 use crate::suggest::listed;
+use crate::types::quoted;
 
 /// Runs and files that are open for queries.
 pub struct OpenRuns {

@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use serde_json::Value;
 
 use crate::run::RunCatalog;
+use crate::types::quoted;
 
 /// The end of a view's name.
 const LABELLED: &str = "labelled";
@@ -167,9 +168,4 @@ fn others<'a>(of: &'a Schema, without: &Schema) -> impl Iterator<Item = &'a str>
 /// `alias."a"`, `alias."b"`
 fn prefixed<'a>(alias: &str, names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     names.into_iter().map(|name| format!("{alias}.{}", quoted(name))).collect()
-}
-
-/// A name in double quotes.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
