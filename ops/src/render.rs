@@ -79,6 +79,17 @@ impl Renderer {
         }
     }
 
+    /// As [`Renderer::read`], refusing what no view could be made from: for views that are rendered elsewhere.
+    ///
+    /// # Errors
+    /// Whatever keeps the clip from being read; [`RejectKind::Silent`] and [`RejectKind::NotFinite`] as
+    /// [`Renderer::render_into`].
+    pub fn read_sound(&self, source: &Source, draw: &Draw) -> Result<Audio, AudioError> {
+        let audio = self.read(source, draw)?;
+        self.chain.check_source(&audio)?;
+        Ok(audio)
+    }
+
     /// As [`Renderer::render_into`], into new memory.
     ///
     /// # Errors
