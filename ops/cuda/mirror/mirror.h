@@ -1,5 +1,8 @@
 // CUDA's words for a C++ compiler: blocks run one after the other, the threads of a block as fibers that run in turn
 // until they meet at a barrier. Included before every kernel when the mirror is compiled; only tests use it.
+//
+// A device runs blocks and threads in any order. Here the order turns around from launch to launch, from block to block
+// and from barrier to barrier, so that what counts on one of them comes out wrong.
 #pragma once
 #define LOEV_MIRROR
 
@@ -46,6 +49,8 @@ struct Block {
     ucontext_t scheduler;
     Fiber* running = nullptr;
     const std::function<void()>* body = nullptr;
+    // Whether this block's threads begin with the last, and whether this launch does with the last block.
+    bool backward = false, turned = false;
 };
 
 inline Block& block() {
@@ -94,9 +99,10 @@ inline int run_block(Block& b) {
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, enter, 0);
     }
-    for (;;) {
+    for (bool backward = b.backward;; backward = !backward) {
         bool ran = false, ended = true;
-        for (size_t i = 0; i < count; i++) {
+        for (size_t turn = 0; turn < count; turn++) {
+            size_t i = backward ? count - 1 - turn : turn;
             if (b.fibers[i].wait == Wait::none) {
                 b.running = &b.fibers[i];
                 swapcontext(&b.scheduler, &b.fibers[i].context);
@@ -118,14 +124,16 @@ inline int run(const unsigned* grid, unsigned threads, unsigned shared, const st
     b.body = &body;
     b.fibers.resize(threads);
     b.stacks.resize(threads);
-    for (unsigned z = 0; z < grid[2]; z++)
-        for (unsigned y = 0; y < grid[1]; y++)
-            for (unsigned x = 0; x < grid[0]; x++) {
-                b.block_index = {x, y, z};
-                // Shared memory holds NaN until it is written.
-                b.shared_memory.assign(shared + 16, 0xFF);
-                if (int code = run_block(b)) return code;
-            }
+    b.turned = !b.turned;
+    const uint64_t blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+    for (uint64_t turn = 0; turn < blocks; turn++) {
+        uint64_t i = b.turned ? blocks - 1 - turn : turn;
+        b.block_index = {(unsigned)(i % grid[0]), (unsigned)(i / grid[0] % grid[1]), (unsigned)(i / grid[0] / grid[1])};
+        b.backward = turn % 2;
+        // Shared memory holds NaN until it is written.
+        b.shared_memory.assign(shared + 16, 0xFF);
+        if (int code = run_block(b)) return code;
+    }
     return 0;
 }
 
