@@ -150,6 +150,20 @@ template <typename T> T shuffle(T value, int from) {
     return other;
 }
 
+// One bit of each lane of the warp that has not ended.
+inline unsigned ballot(bool yes) {
+    Block& b = block();
+    Fiber* self = b.running;
+    self->shown[0] = yes;
+    pause(Wait::warp);
+    size_t me = self - b.fibers.data(), first = me - me % 32;
+    unsigned bits = 0;
+    for (size_t i = first; i < std::min(first + 32, b.fibers.size()); i++)
+        if (b.fibers[i].wait != Wait::done && b.fibers[i].shown[0]) bits |= 1u << (i - first);
+    pause(Wait::warp);
+    return bits;
+}
+
 inline int lane() { return (int)(block().running->index.x % 32); }
 
 inline unsigned char* dynamic() {
@@ -196,6 +210,7 @@ template <typename T> T __shfl_up_sync(unsigned, T x, int by) {
     int lane = mirror::lane() - by;
     return mirror::shuffle(x, lane >= 0 ? lane : mirror::lane());
 }
+inline unsigned __ballot_sync(unsigned, bool yes) { return mirror::ballot(yes); }
 template <typename T> T __ldg(const T* at) { return *at; }
 template <typename T> T atomicAdd(T* at, T x) { T old = *at; *at += x; return old; }
 template <typename T> T atomicMax(T* at, T x) { T old = *at; *at = std::max(*at, x); return old; }
@@ -204,6 +219,8 @@ template <typename T> T atomicOr(T* at, T x) { T old = *at; *at |= x; return old
 using std::max;
 using std::min;
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double cospi(double x) { return cos(3.14159265358979323846 * x); }
+inline double sinpi(double x) { return sin(3.14159265358979323846 * x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
