@@ -1,0 +1,15 @@
+//! The kernels of training and embedding on a GPU.
+//!
+//! Sources are in `cuda/`; tests run them on the mirror of a GPU on the CPU ([`loev_ops::gpu`]).
+
+use loev_ops::gpu::Kernels;
+
+/// The kernels of this crate.
+pub static KERNELS: Kernels = Kernels {
+    name: "models",
+    sources: concat!(env!("CARGO_MANIFEST_DIR"), "/cuda"),
+    #[cfg(feature = "cuda")]
+    image: include_bytes!(concat!(env!("OUT_DIR"), "/kernels.fatbin")),
+    #[cfg(not(feature = "cuda"))]
+    image: &[],
+};
