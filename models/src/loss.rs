@@ -12,7 +12,7 @@ use std::collections::HashMap;
 /// Stands in for minus infinity on the diagonal: its exponential is 0, and 0 times it is 0.
 const NEVER: f64 = -1e9;
 /// Added to a squared length before its root, so that a zero vector has a finite gradient.
-const LENGTH_EPS: f64 = 1e-12;
+pub(crate) const LENGTH_EPS: f64 = 1e-12;
 /// Added inside the logarithm by the reference formula.
 const REFERENCE_EPS: f64 = 1e-6;
 

@@ -2,6 +2,12 @@
 //!
 //! Sources are in `cuda/`; tests run them on the mirror of a GPU on the CPU ([`loev_ops::gpu`]).
 
+pub mod loss;
+pub mod mask;
+pub mod optim;
+pub mod tensor;
+pub mod upload;
+
 use loev_ops::gpu::Kernels;
 
 /// The kernels of this crate.

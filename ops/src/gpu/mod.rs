@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use memory::{Buffer, Pinned, Plain};
+pub use memory::{Buffer, Coming, Pinned, Plain};
 
 /// What a GPU can fail with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +134,7 @@ trait Machine: Send + Sync {
     fn zero(&self, address: u64, bytes: usize) -> Result<(), GpuError>;
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), GpuError>;
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError>;
+    fn fetch(&self, from: u64, to: &mut [u8]) -> Result<Ticket, GpuError>;
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError>;
     fn launch(
         &self,
