@@ -6,7 +6,10 @@ pub mod loss;
 pub mod mask;
 pub mod optim;
 pub mod tensor;
+pub mod training_check;
 pub mod upload;
+
+pub use loev_ops::gpu::Gpu;
 
 use loev_ops::gpu::Kernels;
 
