@@ -1,5 +1,6 @@
 //! Training on a small task with a known answer, and what the trainer refuses.
 
+mod on_device;
 mod options;
 mod resume;
 

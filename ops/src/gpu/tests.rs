@@ -39,3 +39,12 @@ fn kernels_run_and_barriers_hold() {
     gpu.launch(&KERNELS, "sum", Launch::blocks([2, 1, 1], 96), &sum).unwrap();
     assert_eq!(gpu.download(&sums).unwrap(), [9_900.0, -14_950.0]);
 }
+
+#[test]
+fn values_come_while_the_host_goes_on() {
+    let gpu = Gpu::mirror().unwrap();
+    let buffer = gpu.upload(&[1.5f64, -2.0, 3.0]).unwrap();
+    let coming = gpu.fetch(&buffer, gpu.pinned(2).unwrap()).unwrap();
+    assert_eq!(coming.wait(&gpu).unwrap()[..], [1.5, -2.0]);
+    assert!(matches!(gpu.fetch(&buffer, gpu.pinned(4).unwrap()), Err(GpuError::Shape(_))));
+}

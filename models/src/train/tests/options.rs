@@ -300,7 +300,8 @@ fn nothing_is_saved_after_a_number_that_is_not_finite() {
     let mut training = start(Method::Loev, &quick(3));
     training.step(batch_of(Method::Loev, 1)).unwrap();
     let mut huge = batch_of(Method::Loev, 2);
-    huge.features.iter_mut().for_each(|x| *x *= 1e33);
+    let features: Vec<f32> = huge.features.host().unwrap().iter().map(|x| x * 1e33).collect();
+    huge.features = features.into();
     let error = training.step(huge).unwrap_err();
     assert!(
         matches!(&error, ModelError::NotFinite { what, step: 2 } if what == "a projection of subspace invariant"),
