@@ -45,9 +45,10 @@ impl CheckRow {
     }
 }
 
-/// Numbers that are all different, about `size` large.
-fn wave(n: usize, step: f64, size: f64) -> Vec<f64> {
-    (0..n).map(|i| ((i as f64 + 0.3) * step).sin() * size).collect()
+/// `n` normal numbers of deviation `size`, others for every `seed`.
+fn noise(n: usize, seed: u64, size: f64) -> Vec<f64> {
+    let mut rng = Key::root(seed).rng();
+    (0..n).map(|_| rng.normal() * size).collect()
 }
 
 /// The relative distance of `got` from `want`.
@@ -165,8 +166,8 @@ pub fn check(engine: &Engine) -> Result<Vec<CheckRow>> {
 
 fn products(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()> {
     let (batch, m, n, k) = (2, 24, 40, 72);
-    let a = precision.rounded(wave(batch * m * k, 0.7, 1.0));
-    let b = precision.rounded(wave(batch * k * n, 1.3, 1.0));
+    let a = precision.rounded(noise(batch * m * k, 1, 1.0));
+    let b = precision.rounded(noise(batch * k * n, 2, 1.0));
     let (on_a, on_b) = (engine.put(precision, &a)?, engine.put(precision, &b)?);
     for (turn_a, turn_b) in [(false, false), (true, false), (false, true), (true, true)] {
         let view = |address, turned, [rows, columns]: [usize; 2]| {
@@ -216,9 +217,9 @@ fn first_rows(rows: Rows, x: &[f64]) -> Vec<f64> {
 fn norms(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()> {
     for rows in ROWS.map(row_shape) {
         let (dim, all) = (rows.dim, rows.all());
-        let x = Precision::F32.rounded(wave(all * dim, 0.7, 2.0));
+        let x = Precision::F32.rounded(noise(all * dim, 1, 2.0));
         let [weight, bias] =
-            [(0.31, 1.0), (0.9, 0.5)].map(|(step, size)| Precision::F32.rounded(wave(dim, step, size)));
+            [(11, 1.0), (6, 0.5)].map(|(seed, size)| Precision::F32.rounded(noise(dim, seed, size)));
         let (mut want, mut moments) = (vec![0.0; all * dim], vec![[0.0; 2]; all]);
         rows::norm(&mut want, &mut moments, &x, &weight, &bias);
         let [on_x, on_weight, on_bias] = [&x, &weight, &bias].map(|values| engine.put_floats(values));
@@ -231,9 +232,9 @@ fn norms(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()>
         let asked = asked.as_deref().unwrap_or(&want_asked);
         table.add(name, precision, (2e-6, 4e-3), &[(&out, &want), (asked, &want_asked)]);
 
-        let d = precision.rounded(wave(all * dim, 1.1, 1.0));
-        let d_asked = precision.rounded(wave(rows.asking() * dim, 0.47, 1.0));
-        let d_beside = Precision::F32.rounded(wave(rows.asking() * dim, 0.23, 1.0));
+        let d = precision.rounded(noise(all * dim, 3, 1.0));
+        let d_asked = precision.rounded(noise(rows.asking() * dim, 4, 1.0));
+        let d_beside = Precision::F32.rounded(noise(rows.asking() * dim, 5, 1.0));
         let mut d_x = d.clone();
         let per_view = rows.queries * dim;
         let views = |d: &mut [f64], more: &[f64]| {
@@ -292,12 +293,12 @@ fn norms(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()>
 fn activations(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()> {
     for rows in [(23, 5, 5, 136), (7, 3, 3, 29)].map(row_shape) {
         let (dim, all) = (rows.dim, rows.all());
-        let up = precision.rounded(wave(all * dim, 0.7, 3.0));
-        let bias = Precision::F32.rounded(wave(dim, 0.9, 0.5));
+        let up = precision.rounded(noise(all * dim, 1, 3.0));
+        let bias = Precision::F32.rounded(noise(dim, 6, 0.5));
         let (mut x, mut want) = (vec![0.0; all * dim], vec![0.0; all * dim]);
         rows::add_row(&mut x, &up, &bias);
         rows::gelu(&mut want, &x);
-        let d = precision.rounded(wave(all * dim, 1.1, 1.0));
+        let d = precision.rounded(noise(all * dim, 3, 1.0));
         let (mut d_up, mut again) = (d.clone(), vec![0.0; all * dim]);
         rows::gelu_back(&mut d_up, &mut again, &x);
         let mut d_bias = vec![0.0; dim];
@@ -326,9 +327,9 @@ fn residuals(engine: &Engine, precision: Precision, table: &mut Table) -> Result
     for (rows, rates) in ROWS.map(row_shape).into_iter().flat_map(|rows| cases.map(|rates| (rows, rates))) {
         let (dim, per_view) = (rows.dim, rows.queries * rows.dim);
         let drops = rates.map(|(path, dropout)| Drops { key: Key::root(2), first: 1 << 33, path, dropout });
-        let x = Precision::F32.rounded(wave(rows.all() * dim, 0.7, 2.0));
-        let y = precision.rounded(wave(rows.asking() * dim, 1.3, 1.0));
-        let bias = Precision::F32.rounded(wave(dim, 0.9, 0.5));
+        let x = Precision::F32.rounded(noise(rows.all() * dim, 1, 2.0));
+        let y = precision.rounded(noise(rows.asking() * dim, 2, 1.0));
+        let bias = Precision::F32.rounded(noise(dim, 6, 0.5));
         let mut want = vec![0.0; y.len()];
         rows::add_row(&mut want, &y, &bias);
         if let Some(drops) = &drops {
@@ -351,7 +352,7 @@ fn residuals(engine: &Engine, precision: Precision, table: &mut Table) -> Result
         table.add(name.clone(), precision, (2e-6, 2e-6), &[(&got, &want)]);
         table.add(format!("{name}, its norm"), precision, (1e-5, 4e-3), &[(&made, &normed)]);
 
-        let d = Precision::F32.rounded(wave(y.len(), 0.41, 1.0));
+        let d = Precision::F32.rounded(noise(y.len(), 7, 1.0));
         let mut want = d.clone();
         if let Some(drops) = &drops {
             drops.apply(Residual::Mlp, &mut want, per_view);
@@ -378,9 +379,9 @@ fn attention(engine: &Engine, precision: Precision, table: &mut Table) -> Result
     for (views, heads, width, tokens, queries) in shapes {
         let shape = BlockShape { dim: heads * width, heads, hidden: 1, tokens, queries };
         let (asking, all) = (views * queries * shape.dim, views * tokens * shape.dim);
-        let query = precision.rounded(wave(asking, 0.7, 1.5));
-        let key_value = precision.rounded(wave(2 * all, 1.3, 1.5));
-        let bias = precision.rounded(wave(shape.dim, 0.9, 0.5));
+        let query = precision.rounded(noise(asking, 1, 1.5));
+        let key_value = precision.rounded(noise(2 * all, 2, 1.5));
+        let bias = precision.rounded(noise(shape.dim, 6, 0.5));
         // The kernels round what they add the bias to.
         let mut asks = vec![0.0; asking];
         rows::add_row(&mut asks, &query, &bias);
@@ -388,7 +389,7 @@ fn attention(engine: &Engine, precision: Precision, table: &mut Table) -> Result
         let mut probabilities = vec![0.0; views * heads * queries * tokens];
         let mut want = vec![0.0; asking];
         block::attention(&shape, &asks, &key_value, &mut probabilities, &mut want);
-        let d = precision.rounded(wave(asking, 1.9, 1.0));
+        let d = precision.rounded(noise(asking, 8, 1.0));
         let (mut d_query, mut d_key_value) = (vec![0.0; asking], vec![0.0; 2 * all]);
         let mut d_scores = vec![0.0; probabilities.len()];
         let operands = (&asks[..], &key_value[..], &probabilities[..]);
@@ -415,14 +416,15 @@ fn attention(engine: &Engine, precision: Precision, table: &mut Table) -> Result
 }
 
 /// A block's packed parameters: norms about 1, weights that keep the size of what they multiply.
-fn parameters(dim: usize, hidden: usize, step: f64) -> Vec<f64> {
+fn parameters(dim: usize, hidden: usize, seed: u64) -> Vec<f64> {
     BlockShape::parameters(dim, hidden)
         .iter()
-        .flat_map(|(name, shape)| {
+        .zip(16 * seed..)
+        .flat_map(|((name, shape), seed)| {
             let inside = if shape.len() > 1 { shape[1] } else { 4 };
-            let wave = wave(shape.iter().product(), step, (inside as f64).sqrt().recip());
+            let noise = noise(shape.iter().product(), seed, (inside as f64).sqrt().recip());
             let level = if name.starts_with("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
-            wave.into_iter().map(move |x| x + level)
+            noise.into_iter().map(move |x| x + level)
         })
         .collect()
 }
@@ -453,9 +455,9 @@ fn blocks(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()
     let drops = Drops { key: Key::root(2), first: 3, path: 0.2, dropout: 0.3 };
     for ((views, shape), drops) in shapes.into_iter().flat_map(|s| [(s, None), (s, Some(&drops))]) {
         let BlockShape { dim, hidden, tokens, queries, .. } = shape;
-        let x = Precision::F32.rounded(wave(views * tokens * dim, 1.7, 1.0));
-        let packed = Precision::F32.rounded(parameters(dim, hidden, 2.3));
-        let d_out = Precision::F32.rounded(wave(views * queries * dim, 0.9, 1.0));
+        let x = Precision::F32.rounded(noise(views * tokens * dim, 9, 1.0));
+        let packed = Precision::F32.rounded(parameters(dim, hidden, 7));
+        let d_out = Precision::F32.rounded(noise(views * queries * dim, 6, 1.0));
         let (mut state, mut scratch) = (block::BlockState::default(), block::Scratch::default());
         block::forward(&shape, &packed, &x, drops, &mut state, &mut scratch);
         let (mut d_packed, mut d_x) = (vec![0.0; packed.len()], vec![0.0; x.len()]);
@@ -507,11 +509,11 @@ fn stacks(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()
     let drops = StackDrops { key: Key::root(7), first: 40, path: 0.4, dropout: 0.25 };
     for ((views, plan), drops) in plans.into_iter().flat_map(|p| [(p.clone(), None), (p, Some(&drops))]) {
         let shape = plan.trunk_block();
-        let x = Precision::F32.rounded(wave(views * shape.tokens * plan.dim, 0.77, 1.0));
+        let x = Precision::F32.rounded(noise(views * shape.tokens * plan.dim, 10, 1.0));
         let packed: Vec<f64> = (0..plan.blocks())
-            .flat_map(|i| Precision::F32.rounded(parameters(plan.dim, plan.hidden, 1.3 + 0.1 * i as f64)))
+            .flat_map(|i| Precision::F32.rounded(parameters(plan.dim, plan.hidden, i as u64)))
             .collect();
-        let d_out = Precision::F32.rounded(wave(views * plan.classes * plan.dim, 1.9, 1.0));
+        let d_out = Precision::F32.rounded(noise(views * plan.classes * plan.dim, 8, 1.0));
         let (want, d_x, d_packed) = reference(&plan, views, &x, &packed, &d_out, drops)?;
 
         let [on_packed, on_x, on_d] = [&packed, &x, &d_out].map(|values| engine.put_floats(values));
