@@ -1,9 +1,9 @@
 //! The contrastive loss of one subspace and its gradient, with one matrix of all pairs alive at a time.
 
-use super::{KERNELS, tensor::address};
+use super::{KERNELS, arguments, tensor::address};
 use crate::{Result, loss::Temperature};
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Storage, Tensor, bail};
-use loev_ops::gpu::{Buffer, Gpu, Launch, Plain};
+use loev_ops::gpu::{Buffer, Gpu, Launch};
 use std::collections::HashMap;
 
 /// What a view's loss is made of.
@@ -48,68 +48,27 @@ pub struct Problem<'a> {
     pub noted: u64,
 }
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Unit {
-    z: u64,
-    unit: u64,
-    length: u64,
-    rows: i64,
-    dim: i32,
-    eps: f32,
+arguments! {
+    struct Unit { z: u64, unit: u64, length: u64, rows: i64, dim: i32, eps: f32 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Unit {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Contrast {
-    x: u64,
-    group: u64,
-    log_scale: u64,
-    losses: u64,
-    scale: f64,
-    weight: f64,
-    n: i32,
-    form: i32,
+arguments! {
+    struct Contrast {
+        x: u64, group: u64, log_scale: u64, losses: u64, scale: f64, weight: f64, n: i32, form: i32,
+    }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Contrast {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct UnitGradient {
-    left: u64,
-    right: u64,
-    unit: u64,
-    length: u64,
-    along: u64,
-    rows: i64,
-    dim: i32,
-    gap: i32,
+arguments! {
+    struct UnitGradient {
+        left: u64, right: u64, unit: u64, length: u64, along: u64, rows: i64, dim: i32, gap: i32,
+    }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for UnitGradient {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Totals {
-    losses: u64,
-    along: u64,
-    length: u64,
-    loss: u64,
-    d_log_scale: u64,
-    noted: u64,
-    weight: f64,
-    n: i32,
-    gap: i32,
+arguments! {
+    struct Totals {
+        losses: u64, along: u64, length: u64, loss: u64, d_log_scale: u64, noted: u64, weight: f64, n: i32, gap: i32,
+    }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Totals {}
 
 impl Problem<'_> {
     /// The loss of `z: [n, d]`, one number with a gradient. Nothing waits for the device.

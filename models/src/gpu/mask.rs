@@ -1,7 +1,7 @@
 //! Features of views that are on the device: masks over time and frequency, and whether they are finite.
 
-use super::KERNELS;
-use loev_ops::gpu::{Buffer, Gpu, GpuError, Launch, Plain};
+use super::{KERNELS, arguments};
+use loev_ops::gpu::{Buffer, Gpu, GpuError, Launch};
 
 /// Ranges of frames and of bands, the same number of them for each view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,20 +14,9 @@ pub struct Ranges {
     pub words: Vec<u32>,
 }
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Mask {
-    features: u64,
-    mean: u64,
-    ranges: u64,
-    frames: i32,
-    mels: i32,
-    times: i32,
-    bands: i32,
+arguments! {
+    struct Mask { features: u64, mean: u64, ranges: u64, frames: i32, mels: i32, times: i32, bands: i32 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Mask {}
 
 /// Puts the mean of each band in the place of what lies in a view's `ranges`, whose words are `words` on the device.
 /// `features` is the address of `[views, frames, mean.len()]` values.
@@ -59,27 +48,13 @@ pub fn mask(
     gpu.launch(&KERNELS, "mask_features", Launch::blocks([views, 1, 1], 256), &arguments)
 }
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Finite {
-    features: u64,
-    faults: u64,
-    values: i64,
+arguments! {
+    struct Finite { features: u64, faults: u64, values: i64 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Finite {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct First {
-    faults: u64,
-    first: u64,
-    views: i64,
+arguments! {
+    struct First { faults: u64, first: u64, views: i64 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for First {}
 
 /// Writes the number, from 1, of the first of `views` views of `values` values that are not all finite to `first`, in
 /// double precision; 0 where there is none.

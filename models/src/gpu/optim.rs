@@ -1,6 +1,6 @@
 //! The norm of all gradients, and AdamW with clipping and the average of weights, each for all parameters at once.
 
-use super::KERNELS;
+use super::{KERNELS, arguments};
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Launch, Plain};
 
 /// Values of a piece, as the kernels have it.
@@ -72,48 +72,19 @@ pub struct Optimiser {
     squares: Buffer<f64>,
 }
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Squares {
-    slots: u64,
-    turns: u64,
-    pieces: u64,
-    squares: u64,
+arguments! {
+    struct Squares { slots: u64, turns: u64, pieces: u64, squares: u64 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Squares {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Norm {
-    squares: u64,
-    first: u64,
-    norm: u64,
-    limit: f64,
-    share: f64,
-    slots: i32,
-    gap: i32,
+arguments! {
+    struct Norm { squares: u64, first: u64, norm: u64, limit: f64, share: f64, slots: i32, gap: i32 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Norm {}
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct AdamW {
-    slots: u64,
-    turns: u64,
-    pieces: u64,
-    norm: u64,
-    drift: f64,
-    means: [f32; 4],
-    root: f32,
-    eps: f32,
+arguments! {
+    struct AdamW {
+        slots: u64, turns: u64, pieces: u64, norm: u64, drift: f64, means: [f32; 4], root: f32, eps: f32,
+    }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for AdamW {}
 
 impl Optimiser {
     /// For parameters that stay where they are.
@@ -200,17 +171,9 @@ impl Optimiser {
     }
 }
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Temperatures {
-    log_scales: u64,
-    temperatures: u64,
-    heads: i32,
-    gap: i32,
+arguments! {
+    struct Temperatures { log_scales: u64, temperatures: u64, heads: i32, gap: i32 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Temperatures {}
 
 /// Writes `e^-x` of the one value x at each address to `temperatures`.
 ///

@@ -1,6 +1,7 @@
 //! The kernels of a training step against the CPU's arithmetic in double precision.
 
 use super::{
+    check::{CheckRow, distance},
     loss::{Form, NOTED, Problem, numbered},
     mask::{Ranges, first_fault, mask},
     optim::{Optimiser, Slot, temperatures},
@@ -14,17 +15,6 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor, Var};
 use loev_ops::gpu::{Buffer, Gpu};
-
-/// How far something that a GPU computed is from what it should be.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CheckRow {
-    /// What it is.
-    pub name: String,
-    /// The greatest difference, relative to the greatest value unless the name says otherwise.
-    pub error: f64,
-    /// What it may be.
-    pub tolerance: f64,
-}
 
 /// Checks the loss, the optimiser and the masks on a GPU; `device` holds tensors where it can reach them.
 ///
@@ -44,14 +34,6 @@ fn wave(n: usize, step: f64) -> impl Iterator<Item = f64> {
 
 fn values(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
-}
-
-/// The greatest difference over the greatest value; NaN where one is.
-fn apart(got: &[f64], want: &[f64]) -> f64 {
-    let top = want.iter().fold(0.0, |top: f64, x| top.max(x.abs()));
-    let most = |most: f64, x: f64| if x > most || x.is_nan() { x } else { most };
-    let apart = got.iter().zip(want).map(|(a, b)| (a - b).abs()).fold(0.0, most);
-    if got.len() == want.len() { apart / top.max(1e-30) } else { f64::NAN }
 }
 
 fn losses(gpu: &Gpu, device: &Device, rows: &mut Vec<CheckRow>) -> Result<()> {
@@ -92,7 +74,7 @@ fn losses(gpu: &Gpu, device: &Device, rows: &mut Vec<CheckRow>) -> Result<()> {
                     [(&exact * 3.0)?.backward()?, (&own * 3.0)?.backward()?];
                 let name = format!("loss {form:?}, {n} views{}", if learned { ", learned" } else { "" });
                 let mut row = |what: &str, got: &[f64], want: &[f64], tolerance| {
-                    let (name, error) = (format!("{name}: {what}"), apart(got, want));
+                    let (name, error) = (format!("{name}: {what}"), distance(got, want));
                     rows.push(CheckRow { name, error, tolerance });
                 };
                 row("value", &values(&own)?, &values(&exact)?, 2e-6);
@@ -208,7 +190,7 @@ fn updates(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
     let mut row = |name: &str, error, tolerance| {
         rows.push(CheckRow { name: format!("adamw: {name}"), error, tolerance });
     };
-    row("norm", apart(&wanted, &norms), 1e-12);
+    row("norm", distance(&wanted, &norms), 1e-12);
     let wide = |v: Vec<f32>| v.into_iter().map(f64::from).collect::<Vec<f64>>();
     for (what, have, want) in [
         ("weights", &weights, params.iter().map(|(_, p)| values(&p.var)).collect::<Result<Vec<_>>>()?),
@@ -217,13 +199,13 @@ fn updates(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
     ] {
         let mut worst: f64 = 0.0;
         for (have, want) in have.iter().zip(&want) {
-            worst = worst.max(apart(&wide(gpu.download(have)?), want));
+            worst = worst.max(distance(&wide(gpu.download(have)?), want));
         }
         row(what, worst, 1e-6);
     }
     let mut worst: f64 = 0.0;
     for (have, want) in means.iter().zip(&averages) {
-        worst = worst.max(apart(&gpu.download(have)?, want));
+        worst = worst.max(distance(&gpu.download(have)?, want));
     }
     row("average", worst, 1e-6);
 
@@ -248,7 +230,7 @@ fn updates(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
     let places = gpu.upload(&[scales.address(), scales.address() + 4])?;
     let got = gpu.memory::<f64>(2)?;
     temperatures(gpu, &places, got.address())?;
-    row("temperatures", apart(&gpu.download(&got)?, &[(-1.5f64).exp(), 0.25f64.exp()]), 1e-14);
+    row("temperatures", distance(&gpu.download(&got)?, &[(-1.5f64).exp(), 0.25f64.exp()]), 1e-14);
     Ok(())
 }
 
@@ -300,7 +282,7 @@ mod tests {
             println!("{name}: {error:.1e} of {tolerance:.0e}");
         }
         assert!(rows.len() > 40);
-        let beyond: Vec<_> = rows.iter().filter(|row| !(row.error <= row.tolerance)).collect();
+        let beyond: Vec<_> = rows.iter().filter(|row| !row.passes()).collect();
         assert!(beyond.is_empty(), "{beyond:#?}");
     }
 
