@@ -313,10 +313,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        layers::init::Init,
-        params::Spec,
-    };
+    use crate::{layers::init::Init, params::Spec};
     use candle_core::Device;
     use loev_ops::rng::Key;
 

@@ -70,8 +70,7 @@ fn losses(gpu: &Gpu, device: &Device, rows: &mut Vec<CheckRow>) -> Result<()> {
                 let problem = Problem { gpu, groups: &places, form, anchors, noted: noted.address() };
                 let own = problem.loss(&own_z, by(own_scale.as_tensor()))?;
                 // Gradients of three times the loss: what comes from above counts.
-                let [exact_grads, own_grads] =
-                    [(&exact * 3.0)?.backward()?, (&own * 3.0)?.backward()?];
+                let [exact_grads, own_grads] = [(&exact * 3.0)?.backward()?, (&own * 3.0)?.backward()?];
                 let name = format!("loss {form:?}, {n} views{}", if learned { ", learned" } else { "" });
                 let mut row = |what: &str, got: &[f64], want: &[f64], tolerance| {
                     let (name, error) = (format!("{name}: {what}"), distance(got, want));
@@ -113,8 +112,7 @@ fn updates(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
     let adam = || Ok::<_, crate::ModelError>(AdamW::new(config, &params)?.with_rates(rates.clone()));
     let (mut exact, mut own) = (adam()?, adam()?);
 
-    let start: Vec<Vec<f32>> =
-        params.iter().map(|(_, p)| Ok(p.var.to_vec1()?)).collect::<Result<_>>()?;
+    let start: Vec<Vec<f32>> = params.iter().map(|(_, p)| Ok(p.var.to_vec1()?)).collect::<Result<_>>()?;
     let mut averages: Vec<Vec<f64>> =
         start.iter().map(|w| w.iter().map(|&x| f64::from(x)).collect()).collect();
     let weights = start.iter().map(|w| gpu.upload(w)).collect::<Result<Vec<_>, _>>()?;
@@ -129,7 +127,11 @@ fn updates(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
             average: means[i].address(),
             len: SIZES[i] as u64,
             // The one value of the second parameter would go below this.
-            within: if i == 1 { [start[1][0] - 0.001, f32::INFINITY] } else { [f32::NEG_INFINITY, f32::INFINITY] },
+            within: if i == 1 {
+                [start[1][0] - 0.001, f32::INFINITY]
+            } else {
+                [f32::NEG_INFINITY, f32::INFINITY]
+            },
         })
         .collect();
     let optimiser = Optimiser::new(gpu, &slots)?;

@@ -13,7 +13,8 @@ use crate::{
     gpu::loss::Form,
     layers::init::Init,
     loss::{
-        Temperature, anchors, contrastive, excluding_positives, floor, has_positives, reference_floor, reference_loss,
+        Temperature, anchors, contrastive, excluding_positives, floor, has_positives, reference_floor,
+        reference_loss,
     },
     optim::norm,
     params::{Params, Spec},
@@ -262,7 +263,13 @@ impl Objective {
     }
 
     /// What to say when the loss of subspace `k` is not finite; `projections` says whether those are.
-    pub fn not_finite(&self, params: &Params, k: usize, projections: bool, step: usize) -> Result<ModelError> {
+    pub fn not_finite(
+        &self,
+        params: &Params,
+        k: usize,
+        projections: bool,
+        step: usize,
+    ) -> Result<ModelError> {
         let name = self.subspaces.get(k).map_or("", String::as_str);
         let what = match culprit(params, None)? {
             Some(parameter) => parameter,

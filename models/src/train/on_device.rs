@@ -139,22 +139,22 @@ impl OnDevice {
                 .collect::<Result<_>>()?,
             None => vec![0; params.iter().len()],
         };
-        let slots = params.iter().zip(adam.on_device()).zip(averages).map(|(((name, p), moments), average)| {
-            let (mean, square) = moments.ok_or_else(elsewhere)?;
-            let [low, high] = objective.within(name).unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
-            Ok(Slot {
-                weights: address::<f32>(&p.var)?,
-                mean: address::<f32>(mean)?,
-                square: address::<f32>(square)?,
-                average,
-                len: p.var.elem_count() as u64,
-                within: [low as f32, high as f32],
-            })
-        });
+        let slots =
+            params.iter().zip(adam.on_device()).zip(averages).map(|(((name, p), moments), average)| {
+                let (mean, square) = moments.ok_or_else(elsewhere)?;
+                let [low, high] = objective.within(name).unwrap_or([f64::NEG_INFINITY, f64::INFINITY]);
+                Ok(Slot {
+                    weights: address::<f32>(&p.var)?,
+                    mean: address::<f32>(mean)?,
+                    square: address::<f32>(square)?,
+                    average,
+                    len: p.var.elem_count() as u64,
+                    within: [low as f32, high as f32],
+                })
+            });
         let optimiser = Optimiser::new(&gpu, &slots.collect::<Result<Vec<_>>>()?)?;
         let log_scales = objective.specs().filter_map(|spec| params.parameter(&spec.name));
-        let log_scales =
-            log_scales.map(|p| Ok(address::<f32>(&p.var)?)).collect::<Result<Vec<_>>>()?;
+        let log_scales = log_scales.map(|p| Ok(address::<f32>(&p.var)?)).collect::<Result<Vec<_>>>()?;
         let layout = Layout { params: optimiser.noted() - 2, heads, batches };
         Ok(Self {
             uploads: Uploads::new(&gpu),

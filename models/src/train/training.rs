@@ -20,7 +20,7 @@ use crate::{
 };
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use garde::Validate;
-use loev_ops::rng::Key;
+use loev_ops::{gpu::Gpu, rng::Key};
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -115,7 +115,7 @@ impl Training {
     }
 
     /// The training with its steps done by a GPU, if there is one.
-    pub(super) fn on(mut self, gpu: Option<gpu::Gpu>) -> Result<Self> {
+    pub(super) fn on(mut self, gpu: Option<Gpu>) -> Result<Self> {
         if let Some(gpu) = gpu {
             let Self { params, adam, ema, objective, .. } = &self;
             let size = [self.model.config().subspaces.len(), self.cfg.accumulate];
@@ -129,7 +129,7 @@ impl Training {
     pub(super) fn mirrored(self) -> Result<Self> {
         let (adam, ema) = (self.adam.as_tensors(&self.params)?, self.ema);
         let ema = ema.map(|ema| ema.as_tensors(&self.params)).transpose()?;
-        Self { adam, ema, ..self }.on(Some(gpu::Gpu::mirror()?))
+        Self { adam, ema, ..self }.on(Some(Gpu::mirror()?))
     }
 
     pub(super) fn of(
@@ -461,7 +461,8 @@ impl Training {
             self.gather(Some(device), batches, step)?;
         let lr = self.schedule.at(step);
         let drift = self.ema.as_ref().map_or(0.0, |ema| ema.share(step));
-        let coming = device.update(&self.params, &grads, &mut self.adam, [lr, drift], [self.cfg.clip, share])?;
+        let coming =
+            device.update(&self.params, &grads, &mut self.adam, [lr, drift], [self.cfg.clip, share])?;
         self.progress.steps = step;
         let metrics = StepMetrics {
             step,
@@ -486,12 +487,7 @@ impl Training {
 
     /// The metrics of a step that the device has been asked for, or its error, in the order in which the CPU finds
     /// them. A step whose gradient is not finite has moved nothing.
-    fn complete(
-        &mut self,
-        device: &mut OnDevice,
-        pending: Pending,
-        waited: Duration,
-    ) -> Result<StepMetrics> {
+    fn complete(&mut self, device: &mut OnDevice, pending: Pending, waited: Duration) -> Result<StepMetrics> {
         let (batches, complete) = (pending.batches, pending.complete);
         let (mut metrics, record) = device.wait(pending, waited)?;
         let step = metrics.step;
@@ -586,7 +582,8 @@ impl Training {
         let mean = &self.model.normaliser().mean;
         let features = match (features, &mut device) {
             (Features::Device(features), Some(device)) => {
-                let features = features.to_dtype(DType::F32)?.contiguous()?.reshape((views, frames, mean.len()))?;
+                let features =
+                    features.to_dtype(DType::F32)?.contiguous()?.reshape((views, frames, mean.len()))?;
                 device.features(i, &features, &self.cfg.spec_mask, mean, masks)?;
                 features
             }

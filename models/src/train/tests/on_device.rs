@@ -85,9 +85,8 @@ fn steps_agree_with_those_of_the_cpu() {
         late.iter().zip(&now).for_each(|(a, b)| agree(a, b));
 
         let (a, b) = (weights(&device), weights(&host));
-        let length = |x: &[f32], y: &[f32]| {
-            x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>().sqrt()
-        };
+        let length =
+            |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>().sqrt();
         let (apart, moved) = (length(&a, &b), length(&b, &before));
         assert!(apart < 0.02 * moved, "{method:?}: {apart:e} of {moved:e}");
     }
@@ -97,7 +96,7 @@ fn steps_agree_with_those_of_the_cpu() {
 fn errors_are_of_their_own_step() {
     let method = Method::Loev;
     let mut training = mirrored(method, &quick(9));
-    let mut submit = |training: &mut Training, n, change: &dyn Fn(&mut Vec<f32>)| {
+    let submit = |training: &mut Training, n, change: &dyn Fn(&mut Vec<f32>)| {
         let mut batch = batch_of(method, n, false);
         let mut values = batch.features.host().unwrap().into_owned();
         change(&mut values);
@@ -132,8 +131,11 @@ fn errors_are_of_their_own_step() {
         training.step(batch_of(method, 1, true)).unwrap_err()
     };
     let error = spoilt("trunk.0.mlp.up.bias", f64::NAN);
-    assert!(matches!(&error, ModelError::NotFinite { what, step: 1 } if what == "parameter class"
-        || what == "parameter trunk.0.mlp.up.bias"), "{error}");
+    assert!(
+        matches!(&error, ModelError::NotFinite { what, step: 1 } if what == "parameter class"
+        || what == "parameter trunk.0.mlp.up.bias"),
+        "{error}"
+    );
     let error = spoilt("projection.1.1.weight", 0.0);
     assert!(
         matches!(&error, ModelError::NoGradient { parameter } if parameter.starts_with("projection.1.0")),

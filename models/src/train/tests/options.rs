@@ -72,8 +72,9 @@ fn micro_batches_give_the_gradients_of_the_batch() {
                     let params = model.params().and(objective.params(&Device::Cpu, dtype).unwrap());
                     let noise = Some(Noise { key: Key::root(3), first: 0 });
                     let pass = Pass { kept, noise, ..Pass::default() };
-                    let got =
-                        objective.gradients(None, &model, &params, &features, pass, &batch.groups, 1).unwrap();
+                    let got = objective
+                        .gradients(None, &model, &params, &features, pass, &batch.groups, 1)
+                        .unwrap();
                     (params, got)
                 };
                 for kept in [None, Some(&kept)] {
