@@ -101,9 +101,20 @@ fn cuda(ordinal: usize) -> Result<Device> {
 fn cuda(ordinal: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)
         .map_err(|e| ModelError::Device(format!("cuda:{ordinal} does not answer: {e}")))?;
+    forget_order(&device);
     keep_memory(ordinal)
         .map_err(|e| ModelError::Device(format!("cuda:{ordinal}: its memory pool refused: {e:?}")))?;
     Ok(device)
+}
+
+/// Makes no events for tensors: cudarc would make two for each, and wait for them, to order streams.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn forget_order(device: &Device) {
+    if let Device::Cuda(device) = device {
+        // SAFETY: tensors are computed and freed on this one stream; copies on another have events of their own.
+        unsafe { device.disable_event_tracking() };
+    }
 }
 
 /// Keeps freed memory in the device's pool: by default every synchronisation returns it to the system.

@@ -19,6 +19,7 @@ pub mod device;
 pub mod encoder;
 pub mod error;
 pub mod evaluate;
+pub mod gpu;
 #[cfg(test)]
 mod gradients;
 pub mod kernels;

@@ -83,7 +83,7 @@ impl Trainer {
         let segment = |i: usize| (i / 4 * 4) as i64;
         let ids = |level: fn(usize) -> i64| (0..VIEWS).map(|i| segment(i) + level(i)).collect();
         let groups = vec![ids(|_| 0), ids(|i| (i % 2) as i64), ids(|i| (i / 2 % 2) as i64)];
-        let batch = TrainBatch { features, views: VIEWS, groups, ..TrainBatch::default() };
+        let batch = TrainBatch { features: features.into(), views: VIEWS, groups, ..TrainBatch::default() };
         let mut training = Training::new(config.clone(), &cfg, &Device::Cpu)?;
         training.fit(std::slice::from_ref(&batch))?;
         Ok(Self { training, batch, cfg, config })
@@ -93,7 +93,8 @@ impl Trainer {
         match job {
             Job::Begin { folder } => {
                 self.training.save_model(&folder.join("model.safetensors"), &Default::default())?;
-                let bytes: Vec<u8> = self.batch.features.iter().flat_map(|x| x.to_le_bytes()).collect();
+                let features = self.batch.features.host()?;
+                let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
                 fs::write(folder.join("features.f32"), bytes)?;
                 Ok(json!({
                     "views": VIEWS, "frames": FRAMES, "mels": MELS, "groups": self.batch.groups,

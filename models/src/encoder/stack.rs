@@ -78,7 +78,7 @@ pub struct StackDrops {
 
 impl StackDrops {
     /// What block `number` drops, the `at`-th of the `depth` on its path, of views from `first` on.
-    fn block(&self, number: usize, at: usize, depth: usize, first: usize) -> Drops {
+    pub(crate) fn block(&self, number: usize, at: usize, depth: usize, first: usize) -> Drops {
         let rise = if depth > 1 { at as f64 / (depth - 1) as f64 } else { 1.0 };
         let (key, first) = (self.key.with(number as u64), self.first + first);
         Drops { key, first, path: self.path * rise, dropout: self.dropout }
@@ -86,7 +86,7 @@ impl StackDrops {
 }
 
 impl Plan {
-    fn tokens(&self) -> usize {
+    pub(crate) fn tokens(&self) -> usize {
         self.classes + self.patches
     }
 
@@ -94,11 +94,11 @@ impl Plan {
         BlockShape { dim: self.dim, heads: self.heads, hidden: self.hidden, tokens, queries }
     }
 
-    fn trunk_block(&self) -> BlockShape {
+    pub(crate) fn trunk_block(&self) -> BlockShape {
         self.block(self.tokens(), self.tokens())
     }
 
-    fn branch_block(&self, branch: &Branch, i: usize) -> BlockShape {
+    pub(crate) fn branch_block(&self, branch: &Branch, i: usize) -> BlockShape {
         let tokens = branch.classes.len() + self.patches;
         self.block(tokens, if i + 1 == branch.depth { branch.classes.len() } else { tokens })
     }

@@ -61,7 +61,7 @@ impl BlockShape {
         self.lengths().iter().sum()
     }
 
-    fn lengths(&self) -> [usize; BLOCK_PARAMETERS] {
+    pub(crate) fn lengths(&self) -> [usize; BLOCK_PARAMETERS] {
         Self::parameters(self.dim, self.hidden).map(|(_, shape)| shape.iter().product())
     }
 
@@ -231,7 +231,7 @@ pub fn forward<T: Real>(
 }
 
 /// Soft-max attention of every (view, head).
-fn attention<T: Real>(
+pub(crate) fn attention<T: Real>(
     shape: &BlockShape,
     query: &[T],
     key_value: &[T],
@@ -262,7 +262,7 @@ impl BlockShape {
         (view * self.queries * self.dim + column, key, key + self.dim)
     }
 
-    fn scale<T: Real>(&self) -> T {
+    pub(crate) fn scale<T: Real>(&self) -> T {
         T::from_f64(1.0 / (self.head_dim() as f64).sqrt())
     }
 }
@@ -351,7 +351,8 @@ pub fn backward<T: Real>(
     let d_query = room(&mut scratch.d_query, asking * dim, z);
     let d_key_value = room(&mut scratch.d_key_value, all * 2 * dim, z);
     let d_scores = room(&mut scratch.d_probabilities, state.probabilities.len(), z);
-    attention_back(shape, state, d_mixed, d_query, d_key_value, d_scores);
+    let operands = (&state.query[..], &state.key_value[..], &state.probabilities[..]);
+    attention_back(shape, operands, d_mixed, d_query, d_key_value, d_scores);
 
     // Projections and the first norm.
     let normed = room(&mut scratch.normed, all * dim, z);
@@ -395,9 +396,10 @@ fn dropped<'a, T: Real>(
     room
 }
 
-fn attention_back<T: Real>(
+/// The way back through [`attention`], of its query, key_value and probabilities.
+pub(crate) fn attention_back<T: Real>(
     shape: &BlockShape,
-    state: &BlockState<T>,
+    (query, key_value, probabilities): (&[T], &[T], &[T]),
     d_mixed: &[T],
     d_query: &mut [T],
     d_key_value: &mut [T],
@@ -406,10 +408,8 @@ fn attention_back<T: Real>(
     let BlockShape { dim, tokens, queries, .. } = *shape;
     let width = shape.head_dim();
     let area = queries * tokens;
-    let (query, key_value, wide) = (&state.query, &state.key_value, 2 * dim);
-    for (i, (p, d_p)) in
-        state.probabilities.chunks_exact(area).zip(d_scores.chunks_exact_mut(area)).enumerate()
-    {
+    let wide = 2 * dim;
+    for (i, (p, d_p)) in probabilities.chunks_exact(area).zip(d_scores.chunks_exact_mut(area)).enumerate() {
         let (q, _, v) = shape.corners(i);
         let d_mixed = View::rows(&d_mixed[q..], dim);
         product(
@@ -429,7 +429,7 @@ fn attention_back<T: Real>(
             View::transposed(&key_value[v..], wide),
         );
     }
-    rows::softmax_back(d_scores, &state.probabilities, tokens, shape.scale());
+    rows::softmax_back(d_scores, probabilities, tokens, shape.scale());
     for (i, d) in d_scores.chunks_exact(area).enumerate() {
         let (q, k, _) = shape.corners(i);
         let (asks, keys) = (View::rows(&query[q..], dim), View::rows(&key_value[k..], wide));

@@ -33,12 +33,20 @@ pub struct Drops {
 const AT_ONCE: usize = 8;
 
 impl Drops {
+    /// A value is dropped whose 16 random bits are below this.
+    pub(crate) fn below(&self) -> u16 {
+        (self.dropout * 65_536.0).round().clamp(0.0, 65_535.0) as u16
+    }
+
+    /// What is not dropped is multiplied by this.
+    pub(crate) fn scale(&self) -> f64 {
+        1.0 / ((1.0 - self.path) * (1.0 - f64::from(self.below()) / 65_536.0))
+    }
+
     /// Multiplies `x`, with `per_view` values a view, by 0 where it is dropped and by the reciprocal of
     /// the probability that it is not elsewhere.
     pub fn apply<T: Real>(&self, residual: Residual, x: &mut [T], per_view: usize) {
-        let below = (self.dropout * 65_536.0).round().clamp(0.0, 65_535.0) as u16;
-        let kept = (1.0 - self.path) * (1.0 - f64::from(below) / 65_536.0);
-        let scale = T::from_f64(1.0 / kept);
+        let (below, scale) = (self.below(), T::from_f64(self.scale()));
         for (view, x) in x.chunks_exact_mut(per_view.max(1)).enumerate() {
             let mut rng = self.key.with((self.first + view) as u64).with(residual as u64).rng();
             if rng.f64() < self.path {

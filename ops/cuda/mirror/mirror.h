@@ -38,7 +38,7 @@ struct Fiber {
     dim3 index;
     Wait wait = Wait::none;
     // What the thread shows the others of its warp.
-    unsigned char shown[16];
+    unsigned char shown[32];
 };
 
 struct Block {
@@ -164,6 +164,20 @@ inline unsigned ballot(bool yes) {
     return bits;
 }
 
+// What the `lane`-th thread of this warp shows.
+template <typename T> T seen(int lane) {
+    Block& b = block();
+    size_t me = b.running - b.fibers.data(), at = me - me % 32 + (size_t)lane;
+    T value{};
+    if (at < b.fibers.size()) memcpy(&value, b.fibers[at].shown, sizeof(T));
+    return value;
+}
+
+template <typename T> void show(const T& value) {
+    static_assert(sizeof(T) <= sizeof(Fiber::shown), "too large to show");
+    memcpy(block().running->shown, &value, sizeof(T));
+}
+
 inline int lane() { return (int)(block().running->index.x % 32); }
 
 inline unsigned char* dynamic() {
@@ -245,3 +259,47 @@ inline __nv_bfloat16 __float2bfloat16(float x) {
     return {(uint16_t)((u + 0x7FFF + ((u >> 16) & 1)) >> 16)};
 }
 inline __nv_bfloat16 __float2bfloat16_rn(float x) { return __float2bfloat16(x); }
+inline __nv_bfloat162 __floats2bfloat162_rn(float low, float high) { return {__float2bfloat16(low), __float2bfloat16(high)}; }
+
+// Tensor cores, as PTX lays them out over the lanes of a warp (ISA, "mma.m16n8k16" and "ldmatrix").
+namespace mirror {
+inline float half(unsigned bits, int which) { return __uint_as_float(which ? bits & 0xFFFF0000u : bits << 16); }
+struct Operands { unsigned a[4], b[2]; };
+}
+
+// c[16][8] += a[16][16] b[16][8], bf16 into f32.
+inline void tensor_product(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    mirror::show(mirror::Operands{{a[0], a[1], a[2], a[3]}, {b0, b1}});
+    mirror::pause(mirror::Wait::warp);
+    int group = mirror::lane() / 4, place = mirror::lane() % 4;
+    mirror::Operands left[4], right[2][4];
+    for (int i = 0; i < 4; i++) {
+        left[i] = mirror::seen<mirror::Operands>(group * 4 + i);
+        for (int j = 0; j < 2; j++) right[j][i] = mirror::seen<mirror::Operands>((place * 2 + j) * 4 + i);
+    }
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 16; k++) {
+            unsigned x = left[k % 8 / 2].a[i / 2 + k / 8 * 2], y = right[i % 2][k % 8 / 2].b[k / 8];
+            c[i] += mirror::half(x, k % 2) * mirror::half(y, k % 2);
+        }
+    mirror::pause(mirror::Wait::warp);
+}
+
+// Four matrices of 8 x 8 bf16 from shared memory; lane 8 m + i says where row i of matrix m begins. Lane 4 i + j gets
+// elements 2 j and 2 j + 1 of row i, or, turned, of column i.
+inline void tensor_load(unsigned (&r)[4], const void* row, bool turned) {
+    mirror::show(row);
+    mirror::pause(mirror::Wait::warp);
+    int i = mirror::lane() / 4, j = mirror::lane() % 4 * 2;
+    for (int m = 0; m < 4; m++) {
+        uint16_t pair[2];
+        for (int k = 0; k < 2; k++) {
+            int at = turned ? j + k : i, element = turned ? i : j + k;
+            memcpy(&pair[k], mirror::seen<const char*>(m * 8 + at) + element * 2, 2);
+        }
+        r[m] = pair[0] | (unsigned)pair[1] << 16;
+    }
+    mirror::pause(mirror::Wait::warp);
+}
+inline void tensor_load(unsigned (&r)[4], const void* row) { tensor_load(r, row, false); }
+inline void tensor_load_turned(unsigned (&r)[4], const void* row) { tensor_load(r, row, true); }

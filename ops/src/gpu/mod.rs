@@ -31,7 +31,7 @@ use std::sync::Arc;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use features::GpuLogMel;
-pub use memory::{Buffer, Pinned, Plain};
+pub use memory::{Buffer, Coming, Pinned, Plain};
 pub use parity::{LOG_MEL_DB, Measure, ParityRow, TOLERANCES, Tolerance, parity};
 pub use render::{GpuRenderer, GpuViews, Pcm, Sources};
 
@@ -141,6 +141,7 @@ trait Machine: Send + Sync {
     fn zero(&self, address: u64, bytes: usize) -> Result<(), GpuError>;
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), GpuError>;
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError>;
+    fn fetch(&self, from: u64, to: &mut [u8]) -> Result<Ticket, GpuError>;
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError>;
     fn launch(
         &self,

@@ -80,3 +80,12 @@ fn the_mirror_finds_faults() {
     let error = gpu.launch(&FAULTS, "no_barrier", Launch::blocks([1, 1, 1], 1), &0u64).unwrap_err();
     assert!(error.to_string().contains("another structure"), "{error}");
 }
+
+#[test]
+fn values_come_while_the_host_goes_on() {
+    let gpu = Gpu::mirror().unwrap();
+    let buffer = gpu.upload(&[1.5f64, -2.0, 3.0]).unwrap();
+    let coming = gpu.fetch(&buffer, gpu.pinned(2).unwrap()).unwrap();
+    assert_eq!(coming.wait(&gpu).unwrap()[..], [1.5, -2.0]);
+    assert!(matches!(gpu.fetch(&buffer, gpu.pinned(4).unwrap()), Err(GpuError::Shape(_))));
+}
