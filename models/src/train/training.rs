@@ -387,7 +387,7 @@ impl Training {
         let features = self.model.features(features, views)?;
         let kept = self.kept(self.model.patches(), views, number);
         let noise = Noise { key: self.noise.with(number as u64), first: 0 };
-        let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise) };
+        let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise), ..Pass::default() };
         self.objective.gradients(&self.model, &self.params, &features, pass, &groups, step)
     }
 
