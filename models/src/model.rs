@@ -4,6 +4,7 @@
 use crate::{
     ModelError, Result,
     encoder::{Encoder, EncoderConfig, Pass, rhythm::RATES, tokens::Normaliser, vit::layer_spec},
+    gpu::Precision,
     layers::{
         activation::{gelu, relu},
         linear::linear,
@@ -164,7 +165,7 @@ impl Blueprint {
     pub fn with(self, params: Params, device: &Device) -> Model {
         let normaliser = Normaliser::identity(self.mels());
         let Self { config, encoder } = self;
-        Model { config, encoder, params, normaliser, device: device.clone() }
+        Model { config, encoder, params, normaliser, device: device.clone(), precision: Precision::default() }
     }
 }
 
@@ -176,6 +177,7 @@ pub struct Model {
     params: Params,
     normaliser: Normaliser,
     device: Device,
+    precision: Precision,
 }
 
 impl Model {
@@ -212,6 +214,16 @@ impl Model {
     /// The device that holds the parameters.
     pub fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// What products are made of on a GPU; the CPU computes in f32 whatever this says.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Sets what products are made of on a GPU.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
     }
 
     /// Patch tokens of a view; 0 for an encoder without tokens.
@@ -266,12 +278,15 @@ impl Model {
 
     /// Embeddings with their graph, and with the random choices of `pass`.
     pub(crate) fn embed_for_training(&self, features: &Tensor, pass: Pass<'_>) -> Result<Vec<Tensor>> {
-        self.encoder.forward(&self.params, &self.normaliser, features, Pass { graph: true, ..pass })
+        let pass = Pass { graph: true, precision: self.precision, ..pass };
+        self.precision.apply();
+        self.encoder.forward(&self.params, &self.normaliser, features, pass)
     }
 
     /// [`Self::embed_for_training`], of which nothing is kept for a backward pass.
     pub(crate) fn embed_without_graph(&self, features: &Tensor, pass: Pass<'_>) -> Result<Vec<Tensor>> {
-        let pass = Pass { graph: false, ..pass };
+        let pass = Pass { graph: false, precision: self.precision, ..pass };
+        self.precision.apply();
         let embeddings = self.encoder.forward(&self.params, &self.normaliser, features, pass)?;
         Ok(embeddings.iter().map(Tensor::detach).collect())
     }
