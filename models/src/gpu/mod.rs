@@ -42,9 +42,6 @@ pub(crate) mod tensors;
 pub mod training_check;
 pub mod upload;
 
-#[cfg(feature = "cuda")]
-pub use tensors::engine;
-
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Kernels};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -134,6 +131,12 @@ fn place(address: u64, at: usize) -> u64 {
 }
 
 impl Engine {
+    /// One whose products are cuBLAS's, on the same stream.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn new(gpu: Gpu, blas: std::sync::Arc<candle_core::cuda::cudarc::cublas::CudaBlas>) -> Self {
+        Self { gpu, blas: product::Blas::Cuda(blas) }
+    }
+
     /// One whose products are a plain kernel: for the mirror, and to check others against. Slow.
     pub fn plain(gpu: Gpu) -> Self {
         Self { gpu, blas: product::Blas::Plain }

@@ -2,30 +2,13 @@
 
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
-    cuda::{DeviceId, cudarc::driver::DevicePtr},
-    op::BackpropOp,
+    cuda::cudarc::driver::DevicePtr, op::BackpropOp,
 };
-use loev_ops::gpu::{Buffer, Gpu, GpuError};
+use loev_ops::gpu::Buffer;
 use std::sync::{Mutex, PoisonError};
 
-use super::{Engine, Precision, product::Blas, stack::Input, stack::State};
+use super::{Engine, Precision, stack::Input, stack::State};
 use crate::encoder::stack::{Plan, StackDrops};
-
-/// The engine of a device, on the stream and with the cuBLAS of its tensors; there is one of each device.
-///
-/// # Errors
-/// [`GpuError::Absent`].
-pub fn engine(device: &CudaDevice) -> std::result::Result<Engine, GpuError> {
-    static ENGINES: Mutex<Vec<(DeviceId, Engine)>> = Mutex::new(Vec::new());
-    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == device.id()) {
-        return Ok(engine.clone());
-    }
-    let gpu = Gpu::on_stream(device.cuda_stream())?;
-    let engine = Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) };
-    engines.push((device.id(), engine.clone()));
-    Ok(engine)
-}
 
 /// Where the values of a contiguous tensor of single precision are. Work on the device's one stream may use them as
 /// long as it is asked for before the tensor is gone.
@@ -159,7 +142,9 @@ pub(crate) fn stack(
     if x.dtype() != DType::F32 || x.dim(0)? == 0 {
         bail!("transformer-stack: a GPU takes views of single precision, at least one");
     }
-    let engine = engine(x.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
+    let Some(engine) = crate::device::engine(x.device()).map_err(candle_core::Error::wrap)? else {
+        bail!("transformer-stack: the tensors are on no GPU")
+    };
     let op = StackOp { engine, plan: plan.clone(), precision, keep, drops, kept: Mutex::new(None) };
     aligned(x)?.apply_op2(&aligned(packed)?, op)
 }

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
+    device::gpu as gpu_of,
     encoder::{
         Noise, Pass,
         tokens::{Kept, Moments, Normaliser},
     },
-    gpu,
     loss::has_positives,
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
@@ -110,7 +110,7 @@ impl Training {
         let params = model.params().and(objective.params(device, DType::F32)?);
         let adam = AdamW::new(optimiser(cfg), &params)?;
         let ema = if cfg.ema > 0.0 { Some(Ema::new(cfg.ema, &params)?) } else { None };
-        let gpu = gpu::tensor::of(device)?;
+        let gpu = gpu_of(device)?;
         Self::of(model, params, objective, cfg, adam, ema, Progress::default()).on(gpu)
     }
 

@@ -30,6 +30,7 @@ use datafusion::physical_plan::{
 
 pub mod batch;
 pub mod columns;
+pub mod device;
 pub mod draw;
 pub mod embed;
 pub mod embed_views;
