@@ -12,10 +12,13 @@
 //! How far samples may lie from the CPU's is the tolerance of each row of [`crate::gpu::parity`].
 
 mod batch;
+mod convolve;
 mod effects;
+mod filter;
 mod noise;
 mod point;
 mod round;
+mod speed;
 mod tables;
 mod warp;
 
@@ -26,6 +29,7 @@ use super::arguments::arguments;
 use super::{Buffer, Gpu, GpuError, KERNELS, Launch};
 use crate::chain::{Chain, Leaf, Step, check_draw, steps};
 use crate::error::{AudioError, RejectKind};
+use crate::operator::Scratch;
 use crate::partners::Partners;
 use crate::render::step_frames;
 use crate::views::Draw;
@@ -120,7 +124,9 @@ pub struct GpuRenderer {
     /// Per leaf; `None` for one that is part of a warp.
     kinds: Vec<Option<Kind>>,
     partners: Partners,
+    scratch: Scratch,
     vocoder: warp::Plan,
+    window: speed::Window,
     tables: Tables,
     staging: Staging,
     space: batch::Space,
@@ -165,7 +171,9 @@ impl GpuRenderer {
             kinds: leaves.iter().map(|leaf| Kind::of(leaf.spec.def()).ok().flatten()).collect(),
             leaves,
             partners: Partners::default(),
+            scratch: Scratch::default(),
             vocoder: warp::Plan::new(gpu, chain.sample_rate)?,
+            window: speed::Window::new(gpu)?,
             tables: Tables::default(),
             staging: Staging::default(),
             space: batch::Space::default(),
