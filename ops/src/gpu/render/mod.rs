@@ -43,6 +43,8 @@ pub(super) use tables::{room, rounded};
 const WORKSPACE: usize = 4 << 30;
 /// The most views of a batch.
 const BATCH: usize = 4_096;
+/// The most channels: launches are that much higher than batches.
+const CHANNELS: usize = 8;
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u32 = 256;
 /// The peak below which a source is silent, as for the CPU's renderer.
@@ -292,8 +294,11 @@ fn check(sources: &Sources<'_>, segment_of: &[u32], draws: &[Draw]) -> Result<()
     if have < need {
         return wrong(format!("the segments need {need} samples, there are {have}"));
     }
-    if sources.channels == 0 || sources.channels > 1_024 {
-        return wrong(format!("segments have {} channels, and 1 to 1024 can be rendered", sources.channels));
+    if sources.channels == 0 || sources.channels > CHANNELS {
+        return wrong(format!(
+            "segments have {} channels, and 1 to {CHANNELS} can be rendered",
+            sources.channels
+        ));
     }
     if segment_of.len() != draws.len() {
         return wrong(format!("{} draws name {} segments", draws.len(), segment_of.len()));
