@@ -47,7 +47,7 @@ fn variable(name: &str) -> String {
 }
 
 fn nvcc() -> PathBuf {
-    let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(|name| std::env::var_os(name));
+    let home = ["CUDA_HOME", "CUDA_PATH"].iter().find_map(std::env::var_os);
     let at_home = home.map(|home| Path::new(&home).join("bin/nvcc")).filter(|path| path.exists());
     std::env::var_os("NVCC").map(PathBuf::from).or(at_home).unwrap_or_else(|| "nvcc".into())
 }

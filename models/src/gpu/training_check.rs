@@ -5,7 +5,6 @@ use super::{
     loss::{Form, NOTED, Problem, numbered},
     mask::{Ranges, first_fault, mask},
     optim::{Optimiser, Slot, temperatures},
-    tensor::address,
 };
 use crate::{
     Result,
@@ -275,7 +274,7 @@ fn masks(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tensor::address, *};
 
     #[test]
     fn the_mirror_is_within_tolerances() {

@@ -127,8 +127,8 @@ impl Training {
     /// A training on the CPU with its steps done by kernels on the mirror of a GPU.
     #[cfg(test)]
     pub(super) fn mirrored(self) -> Result<Self> {
-        let (adam, ema) = (self.adam.as_tensors(&self.params)?, self.ema);
-        let ema = ema.map(|ema| ema.as_tensors(&self.params)).transpose()?;
+        let (adam, ema) = (self.adam.into_tensors(&self.params)?, self.ema);
+        let ema = ema.map(|ema| ema.into_tensors(&self.params)).transpose()?;
         Self { adam, ema, ..self }.on(Some(Gpu::mirror()?))
     }
 
