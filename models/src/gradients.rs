@@ -6,7 +6,7 @@ use crate::{
         stack::{self, Branch, Plan, Pools, StackDrops},
         tokens::{Kept, Normaliser, TokenShape, tokens},
     },
-    gpu::loss::Known,
+    gpu::{Precision, loss::Known},
     kernels::block::{BLOCK_PARAMETERS, BlockShape},
     layers::{
         activation::gelu,
@@ -72,7 +72,7 @@ fn stacks(cases: &mut Vec<Case>) {
         let drops = (views > 1).then_some(drops);
         cases.push(Case::new("StackOp", inputs, move |t| {
             let blocks: Vec<Vec<Tensor>> = t[1..].chunks(BLOCK_PARAMETERS).map(<[Tensor]>::to_vec).collect();
-            stack::run(&plan, &pools, &t[0], &blocks, drops.as_ref(), true)
+            stack::run(&plan, &pools, &t[0], &blocks, drops.as_ref(), true, Precision::F32)
         }));
     }
 }

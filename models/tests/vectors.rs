@@ -10,6 +10,7 @@ use loev_models::{
         stack::{self, Branch, Plan, Pools},
         tokens::{Kept, Normaliser, TokenShape, tokens},
     },
+    gpu::Precision,
     kernels::{
         Real,
         block::{self, BlockShape, BlockState, Scratch},
@@ -163,7 +164,9 @@ fn whole_blocks() {
             let branches = vec![Branch { classes: 0..classes, depth: 1 }];
             let patches = tokens - classes;
             let plan = Plan { dim, heads, hidden, classes, patches, trunk: 0, branches };
-            v.check(&inputs, |t| stack::run(&plan, &Pools::default(), &t[0], &[t[1..].to_vec()], None, true));
+            v.check(&inputs, |t| {
+                stack::run(&plan, &Pools::default(), &t[0], &[t[1..].to_vec()], None, true, Precision::F32)
+            });
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod vit;
 
 use crate::{
     Method, Result,
+    gpu::Precision,
     params::{Params, Spec},
 };
 use candle_core::Tensor;
@@ -55,6 +56,8 @@ pub(crate) struct Pass<'a> {
     pub kept: Option<&'a Kept>,
     /// What a training step draws its random choices from; nothing is drawn without.
     pub noise: Option<Noise>,
+    /// What products are made of on a GPU.
+    pub precision: Precision,
 }
 
 /// What a step of training draws its random numbers from.

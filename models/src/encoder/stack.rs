@@ -12,6 +12,7 @@
 //! result does not depend on the number of threads. Buffers go back to a [`Pool`] to be used again.
 
 use crate::{
+    gpu::Precision,
     kernels::{
         Real,
         block::{self, BlockShape, BlockState, Scratch, sized},
@@ -459,7 +460,8 @@ pub struct Pools {
 /// Runs the network on `x: [views, classes + patches, dim]`; the result is `[views, classes, dim]`.
 ///
 /// `blocks` holds the parameters of each block: the trunk's, then each branch's. With `keep`, a
-/// backward pass is expected and what it needs is stored. `drops` is for training alone.
+/// backward pass is expected and what it needs is stored. `drops` is for training alone. `precision` is
+/// that of products on a GPU.
 pub fn run(
     plan: &Plan,
     pools: &Pools,
@@ -467,17 +469,25 @@ pub fn run(
     blocks: &[Vec<Tensor>],
     drops: Option<&StackDrops>,
     keep: bool,
+    precision: Precision,
 ) -> Result<Tensor> {
     // What drops nothing takes the shorter way.
     let drops = drops.copied().filter(|drops| drops.path > 0.0 || drops.dropout > 0.0);
     if blocks.len() != plan.blocks() {
         bail!("{} blocks where {} are expected", blocks.len(), plan.blocks());
     }
-    if !x.device().is_cpu() {
+    let on_gpu = x.device().is_cuda() && x.dtype() == candle_core::DType::F32;
+    if !x.device().is_cpu() && !on_gpu {
         return compose(plan, x, blocks, drops.as_ref());
     }
     let flat = blocks.iter().flatten().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
     let packed = Tensor::cat(&flat, 0)?;
+    #[cfg(feature = "cuda")]
+    if on_gpu {
+        return crate::gpu::tensors::stack(plan, precision, x, &packed, drops, keep);
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = precision;
     let x = x.contiguous()?;
     let plan = plan.clone();
     match x.dtype() {
@@ -526,6 +536,8 @@ mod tests {
     use candle_core::{DType, Device};
     use std::sync::LazyLock;
 
+    const PRECISION: Precision = Precision::F32;
+
     fn plans() -> Vec<Plan> {
         let base = Plan { dim: 8, heads: 2, hidden: 12, classes: 3, patches: 4, trunk: 2, branches: vec![] };
         let each = |depth| (0..3).map(|k| Branch { classes: k..k + 1, depth }).collect();
@@ -563,7 +575,7 @@ mod tests {
             let mask = wave(&[3, plan.classes, plan.dim], 1.9, 1.0);
             let pools = Pools::default();
             gradients(&inputs, |t| {
-                (run(&plan, &pools, &t[0], &grouped(&t[1..]), drops, true)? * &mask)?.sum_all()
+                (run(&plan, &pools, &t[0], &grouped(&t[1..]), drops, true, PRECISION)? * &mask)?.sum_all()
             });
         }
     }
@@ -577,7 +589,7 @@ mod tests {
             let parameters = grouped(&parameters(&plan));
             let var = candle_core::Var::from_tensor(&x).unwrap();
             let pools = Pools::default();
-            let fused = run(&plan, &pools, &var, &parameters, drops, true).unwrap();
+            let fused = run(&plan, &pools, &var, &parameters, drops, true, PRECISION).unwrap();
             let composed = compose(&plan, &var, &parameters, drops).unwrap();
             assert!(distance(&fused, &composed) < 1e-12);
             let grads = [fused, composed].map(|y| y.sqr().unwrap().sum_all().unwrap().backward().unwrap());
@@ -592,10 +604,10 @@ mod tests {
             let parameters = grouped(&parameters(&plan));
             let single = |t: &Tensor| t.to_dtype(DType::F32).unwrap();
             let pools = Pools::default();
-            let want = run(&plan, &pools, &x, &parameters, None, false).unwrap();
+            let want = run(&plan, &pools, &x, &parameters, None, false, PRECISION).unwrap();
             let parameters: Vec<Vec<Tensor>> =
                 parameters.iter().map(|b| b.iter().map(single).collect()).collect();
-            let got = run(&plan, &pools, &single(&x), &parameters, None, false).unwrap();
+            let got = run(&plan, &pools, &single(&x), &parameters, None, false, PRECISION).unwrap();
             assert!(distance(&got, &want) < 2e-5, "{}", distance(&got, &want));
         }
     }
@@ -611,7 +623,7 @@ mod tests {
             let vars: Vec<candle_core::Var> =
                 parameters.iter().map(|t| candle_core::Var::from_tensor(t).unwrap()).collect();
             let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            let y = run(plan, &pools, &x, &grouped(&tensors), Some(&*DROPS), true).unwrap();
+            let y = run(plan, &pools, &x, &grouped(&tensors), Some(&*DROPS), true, PRECISION).unwrap();
             let grads = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             vars.iter()
                 .flat_map(|v| grads.get(v).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap())
@@ -630,7 +642,9 @@ mod tests {
         let plan = &plans()[1];
         let x = wave(&[9, plan.tokens(), plan.dim], 0.77, 1.0);
         let parameters = grouped(&parameters(plan));
-        let with = |x: &Tensor, drops| run(plan, &Pools::default(), x, &parameters, drops, false).unwrap();
+        let with = |x: &Tensor, drops| {
+            run(plan, &Pools::default(), x, &parameters, drops, false, PRECISION).unwrap()
+        };
         let whole = with(&x, Some(&*DROPS));
         let later = StackDrops { first: DROPS.first + 4, ..*DROPS };
         let part = with(&x.narrow(0, 4, 5).unwrap(), Some(&later));
@@ -651,7 +665,7 @@ mod tests {
     fn a_second_backward_pass_computes_the_forward_pass_again() {
         let plan = &plans()[0];
         let x = candle_core::Var::from_tensor(&wave(&[5, plan.tokens(), plan.dim], 0.77, 1.0)).unwrap();
-        let y = run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), Some(&*DROPS), true)
+        let y = run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), Some(&*DROPS), true, PRECISION)
             .unwrap()
             .sum_all()
             .unwrap();
@@ -663,7 +677,9 @@ mod tests {
     fn wrong_shapes_are_errors() {
         let plan = &plans()[0];
         let x = Tensor::zeros((2, 5, 8), DType::F32, &Device::Cpu).unwrap();
-        assert!(run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), None, false).is_err());
-        assert!(run(plan, &Pools::default(), &x, &[], None, false).is_err());
+        assert!(
+            run(plan, &Pools::default(), &x, &grouped(&parameters(plan)), None, false, PRECISION).is_err()
+        );
+        assert!(run(plan, &Pools::default(), &x, &[], None, false, PRECISION).is_err());
     }
 }

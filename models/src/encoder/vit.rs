@@ -230,7 +230,7 @@ impl Vit {
             .collect::<Result<Vec<Vec<_>>>>()?;
         let (path, dropout) = (self.drop_path, self.dropout);
         let drops = pass.noise.map(|Noise { key, first }| StackDrops { key, first, path, dropout });
-        let out = stack::run(&plan, &self.pools, &x, &blocks, drops.as_ref(), pass.graph)?;
+        let out = stack::run(&plan, &self.pools, &x, &blocks, drops.as_ref(), pass.graph, pass.precision)?;
         let mut embeddings = Vec::with_capacity(plan.classes);
         for (k, branch) in plan.branches.iter().enumerate() {
             let weight = params.get(&format!("branch.{k}.norm.weight"))?;

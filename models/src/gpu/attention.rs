@@ -55,9 +55,9 @@ fn kernels(shape: &BlockShape, precision: Precision) -> Option<(usize, [&'static
     }
     match width {
         ..=16 => Some((16, ["attend_16", "attend_back_queries_16", "attend_back_keys_16"])),
-        ..=32 => Some((32, ["attend_32", "attend_back_queries_32", "attend_back_keys_32"])),
-        ..=64 => Some((64, ["attend_64", "attend_back_queries_64", "attend_back_keys_64"])),
-        ..=128 => Some((128, ["attend_128", "attend_back_queries_128", "attend_back_keys_128"])),
+        17..=32 => Some((32, ["attend_32", "attend_back_queries_32", "attend_back_keys_32"])),
+        33..=64 => Some((64, ["attend_64", "attend_back_queries_64", "attend_back_keys_64"])),
+        65..=128 => Some((128, ["attend_128", "attend_back_queries_128", "attend_back_keys_128"])),
         _ => None,
     }
 }

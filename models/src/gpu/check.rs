@@ -374,8 +374,14 @@ fn residuals(engine: &Engine, precision: Precision, table: &mut Table) -> Result
 
 fn attention(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()> {
     // (views, heads, width, tokens, queries)
-    let shapes =
-        [(2, 2, 16, 21, 21), (1, 2, 24, 70, 3), (1, 1, 64, 33, 33), (1, 1, 128, 18, 18), (2, 3, 5, 9, 9)];
+    let shapes = [
+        (2, 2, 16, 21, 21),
+        (1, 2, 24, 70, 3),
+        (1, 1, 16, 150, 150),
+        (1, 1, 64, 33, 33),
+        (1, 1, 128, 18, 18),
+        (2, 3, 5, 9, 9),
+    ];
     for (views, heads, width, tokens, queries) in shapes {
         let shape = BlockShape { dim: heads * width, heads, hidden: 1, tokens, queries };
         let (asking, all) = (views * queries * shape.dim, views * tokens * shape.dim);
@@ -450,7 +456,7 @@ fn blocks(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()
     let shapes = [
         (2, BlockShape { dim: 32, heads: 2, hidden: 64, tokens: 19, queries: 19 }),
         (3, BlockShape { dim: 24, heads: 3, hidden: 48, tokens: 11, queries: 2 }),
-        (1, BlockShape { dim: 14, heads: 2, hidden: 23, tokens: 5, queries: 5 }),
+        (3, BlockShape { dim: 14, heads: 2, hidden: 23, tokens: 5, queries: 5 }),
     ];
     let drops = Drops { key: Key::root(2), first: 3, path: 0.2, dropout: 0.3 };
     for ((views, shape), drops) in shapes.into_iter().flat_map(|s| [(s, None), (s, Some(&drops))]) {
@@ -561,7 +567,7 @@ fn reference(
     }
     let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
     let blocks: Vec<Vec<Tensor>> = tensors.chunks(BLOCK_PARAMETERS).map(<[Tensor]>::to_vec).collect();
-    let out = stack::run(plan, &Pools::default(), &x, &blocks, drops, true)?;
+    let out = stack::run(plan, &Pools::default(), &x, &blocks, drops, true, Precision::F32)?;
     let d_out = cpu(d_out, &[views, plan.classes, plan.dim])?;
     let grads = (&out * d_out)?.sum_all()?.backward()?;
     let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f64>();

@@ -37,8 +37,13 @@ mod product;
 mod rows;
 mod stack;
 pub mod tensor;
+#[cfg(feature = "cuda")]
+pub(crate) mod tensors;
 pub mod training_check;
 pub mod upload;
+
+#[cfg(feature = "cuda")]
+pub use tensors::engine;
 
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Kernels};
 use schemars::JsonSchema;
@@ -66,6 +71,12 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Lets candle's own products on a GPU round their operands to TF32, or not, from now on.
+    pub(crate) fn apply(self) {
+        #[cfg(feature = "cuda")]
+        candle_core::cuda::set_gemm_reduced_precision_f32(self == Self::Bf16);
+    }
+
     fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,

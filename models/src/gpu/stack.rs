@@ -132,6 +132,13 @@ impl Engine {
         Ok((out, keep.then_some(state)))
     }
 
+    /// The forward pass once more, for a way back of which nothing was kept.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn kept(&self, input: Input<'_>) -> Result<State, GpuError> {
+        let (_, state) = self.stack(input, true)?;
+        state.ok_or_else(|| GpuError::Shape("a stack did not keep what it should".to_owned()))
+    }
+
     /// Gradients of the tokens and of the packed parameters.
     pub(crate) fn stack_back(
         &self,

@@ -602,7 +602,7 @@ impl Training {
         };
         let kept = self.kept(self.model.patches(), views, number);
         let noise = Noise { key: self.noise.with(number as u64), first: 0 };
-        let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise) };
+        let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise), ..Pass::default() };
         self.objective.gradients(device, &self.model, &self.params, &features, pass, &groups, step)
     }
 

@@ -23,6 +23,10 @@ macro_rules! plain {
 }
 plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
+// SAFETY: values one after the other, without gaps.
+#[allow(unsafe_code)]
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
 #[allow(unsafe_code)]
 pub(super) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: plain values are their bytes, and `u8` may lie anywhere.

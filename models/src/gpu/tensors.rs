@@ -1,0 +1,165 @@
+//! candle's tensors on a GPU and the engine beside them: one stream, and memory that is handed over, never copied.
+
+use candle_core::{
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
+    cuda::{DeviceId, cudarc::driver::DevicePtr},
+    op::BackpropOp,
+};
+use loev_ops::gpu::{Buffer, Gpu, GpuError};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Engine, Precision, product::Blas, stack::Input, stack::State};
+use crate::encoder::stack::{Plan, StackDrops};
+
+/// The engine of a device, on the stream and with the cuBLAS of its tensors; there is one of each device.
+///
+/// # Errors
+/// [`GpuError::Absent`].
+pub fn engine(device: &CudaDevice) -> std::result::Result<Engine, GpuError> {
+    static ENGINES: Mutex<Vec<(DeviceId, Engine)>> = Mutex::new(Vec::new());
+    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == device.id()) {
+        return Ok(engine.clone());
+    }
+    let gpu = Gpu::on_stream(device.cuda_stream())?;
+    let engine = Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) };
+    engines.push((device.id(), engine.clone()));
+    Ok(engine)
+}
+
+/// Where the values of a contiguous tensor of single precision are. Work on the device's one stream may use them as
+/// long as it is asked for before the tensor is gone.
+pub(crate) fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
+    let Some((from, _)) = layout.contiguous_offsets() else {
+        bail!("a fused operation needs contiguous tensors")
+    };
+    let slice = storage.as_cuda_slice::<f32>()?;
+    let (start, _guard) = slice.device_ptr(slice.stream());
+    let address = super::place(start, from);
+    if !address.is_multiple_of(16) {
+        bail!("a fused operation needs tensors that begin at multiples of 16 bytes")
+    }
+    Ok(address)
+}
+
+/// A tensor whose values begin at a multiple of 16 bytes, one after the other.
+pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
+    let tensor = tensor.contiguous()?;
+    if tensor.layout().start_offset().is_multiple_of(4) { Ok(tensor) } else { tensor.copy() }
+}
+
+/// Runs `f` on the address of an aligned tensor.
+pub(crate) fn with_address<R>(tensor: &Tensor, f: impl FnOnce(u64) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cuda(storage) => f(address(storage, layout)?),
+        _ => bail!("a fused operation needs tensors on one GPU"),
+    }
+}
+
+/// The buffer as candle's own.
+#[allow(unsafe_code)]
+pub(crate) fn storage(buffer: Buffer<f32>, device: &CudaDevice) -> CudaStorage {
+    let length = buffer.len();
+    // SAFETY: the memory was allocated on this stream, holds `length` values, and is from here on the slice's alone,
+    // which gives it back as the buffer would have.
+    let slice = unsafe { device.cuda_stream().upgrade_device_ptr::<f32>(buffer.into_address(), length) };
+    CudaStorage::wrap_cuda_slice(slice, device.clone())
+}
+
+/// The same as a tensor without a history.
+pub(crate) fn tensor(buffer: Buffer<f32>, shape: impl Into<Shape>, device: &CudaDevice) -> Tensor {
+    Tensor::from_storage(Storage::Cuda(storage(buffer, device)), shape, BackpropOp::none(), false)
+}
+
+/// The stack of blocks as an operation of candle.
+struct StackOp {
+    engine: Engine,
+    plan: Plan,
+    precision: Precision,
+    keep: bool,
+    drops: Option<StackDrops>,
+    kept: Mutex<Option<State>>,
+}
+
+impl StackOp {
+    fn input(&self, views: usize, x: u64, packed: u64) -> Input<'_> {
+        let (plan, precision, drops) = (&self.plan, self.precision, self.drops.as_ref());
+        Input { plan, precision, packed, x, views, drops }
+    }
+}
+
+impl CustomOp2 for StackOp {
+    fn name(&self) -> &'static str {
+        "transformer-stack"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("transformer-stack: this one is for a GPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        lx: &Layout,
+        p: &CudaStorage,
+        lp: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let plan = &self.plan;
+        let (views, tokens, dim) = lx.shape().dims3()?;
+        let length = plan.trunk_block().packed() * plan.blocks();
+        let packed = lp.shape().elem_count();
+        if (tokens, dim) != (plan.tokens(), plan.dim) || packed != length {
+            bail!("transformer-stack: {:?} and {packed} parameters do not fit {plan:?}", lx.shape());
+        }
+        let input = self.input(views, address(x, lx)?, address(p, lp)?);
+        let (out, state) = self.engine.stack(input, self.keep).map_err(candle_core::Error::wrap)?;
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        Ok((storage(out, &x.device), Shape::from((views, plan.classes, dim))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        p: &Tensor,
+        _: &Tensor,
+        d_out: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let device = x.device().as_cuda_device()?;
+        let d_out = aligned(d_out)?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let [d_x, d_p] = with_address(x, |at| {
+            with_address(p, |packed| {
+                with_address(&d_out, |d_out| {
+                    let input = self.input(x.dim(0)?, at, packed);
+                    let back = || {
+                        let state = match kept {
+                            Some(state) => state,
+                            None => self.engine.kept(input)?,
+                        };
+                        self.engine.stack_back(input, state, d_out)
+                    };
+                    back().map_err(candle_core::Error::wrap)
+                })
+            })
+        })?;
+        Ok((Some(tensor(d_x, x.shape(), device)), Some(tensor(d_p, p.shape(), device))))
+    }
+}
+
+/// [`crate::encoder::stack::run`] of tensors on a GPU, of single precision.
+pub(crate) fn stack(
+    plan: &Plan,
+    precision: Precision,
+    x: &Tensor,
+    packed: &Tensor,
+    drops: Option<StackDrops>,
+    keep: bool,
+) -> Result<Tensor> {
+    if x.dtype() != DType::F32 || x.dim(0)? == 0 {
+        bail!("transformer-stack: a GPU takes views of single precision, at least one");
+    }
+    let engine = engine(x.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
+    let op = StackOp { engine, plan: plan.clone(), precision, keep, drops, kept: Mutex::new(None) };
+    aligned(x)?.apply_op2(&aligned(packed)?, op)
+}
