@@ -1,6 +1,7 @@
 //! The kernels of a training step against the CPU's arithmetic in double precision.
 
 use super::{
+    Precision,
     check::{CheckRow, distance},
     loss::{Form, NOTED, Problem, numbered},
     mask::{Ranges, first_fault, mask},
@@ -15,12 +16,14 @@ use crate::{
 use candle_core::{DType, Device, Tensor, Var};
 use loev_ops::gpu::{Buffer, Gpu};
 
-/// Checks the loss, the optimiser and the masks on a GPU; `device` holds tensors where it can reach them.
+/// Checks the loss, the optimiser and the masks on a GPU; `device` holds tensors where it can reach them. Products of
+/// candle are of single precision from then on, until a model says otherwise.
 ///
 /// # Errors
 /// When the device fails.
 pub fn check(gpu: &Gpu, device: &Device) -> Result<Vec<CheckRow>> {
     let mut rows = Vec::new();
+    Precision::F32.apply();
     losses(gpu, device, &mut rows)?;
     updates(gpu, &mut rows)?;
     masks(gpu, &mut rows)?;

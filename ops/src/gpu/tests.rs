@@ -46,8 +46,11 @@ fn kernels_run_barriers_hold_and_faults_are_found() {
     assert!(gpu.launch(&KERNELS, "no_such_kernel", Launch::items(1, 32), &measure).is_err());
 }
 
-static FAULTS: Kernels =
-    Kernels { name: "faults", sources: concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/mirror/faults"), image: &[] };
+static FAULTS: Kernels = Kernels {
+    name: "faults",
+    sources: concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/mirror/faults"),
+    image: &[],
+};
 
 #[derive(Clone, Copy)]
 #[repr(C)]
