@@ -76,7 +76,7 @@ pub(super) fn load(
     data: &[u8],
     config: &ModelConfig,
     cfg: &TrainConfig,
-    on: &Device,
+    device: &Device,
 ) -> Result<(Training, BTreeMap<String, String>)> {
     validate(cfg)?;
     let mut contents = Contents::parse(data)?;
