@@ -324,7 +324,9 @@ fn no_custom_operation_is_left_out() {
     }
     let mut found = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    // An operation of a GPU has the name of that of the CPU, and is checked against it elsewhere.
     found.sort();
+    found.dedup();
     let mut listed: Vec<&str> = cases().iter().map(|case| case.operation).collect();
     listed.sort_unstable();
     listed.dedup();
