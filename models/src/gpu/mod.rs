@@ -35,6 +35,7 @@ mod rows;
 mod stack;
 #[cfg(feature = "cuda")]
 pub(crate) mod tensors;
+mod tokens;
 
 #[cfg(feature = "cuda")]
 pub use tensors::engine;
