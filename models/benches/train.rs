@@ -59,7 +59,7 @@ fn steps(bencher: Bencher, case: Case) {
     let ids = |divisor: i64| (0..VIEWS as i64).map(|i| i / 4 * 4 + i % divisor).collect::<Vec<_>>();
     let groups = [ids(1), ids(2), ids(2)];
     let batch = TrainBatch {
-        features: features(),
+        features: features().into(),
         views: VIEWS,
         groups: groups[..config.subspaces.len()].to_vec(),
         epoch: 0,

@@ -1,7 +1,8 @@
-//! Devices by name.
+//! Devices by name, and what lies under candle on a GPU.
 
 use crate::{ModelError, Result};
-use candle_core::Device;
+use candle_core::{Device, Shape, Tensor};
+use loev_ops::gpu::{Buffer, Gpu};
 
 /// The device called `name`: `cpu`, `cuda` or `cuda:N`, or `auto`: the first GPU where there is one
 /// and this build can use it, else the CPU.
@@ -24,6 +25,59 @@ pub fn device(name: &str) -> Result<Device> {
     }
 }
 
+/// Kernels and memory of the GPU that `device` is, in order with what candle asks of it; none for the CPU.
+///
+/// # Errors
+/// [`ModelError::Gpu`] when the GPU does not answer.
+pub fn gpu(device: &Device) -> Result<Option<Gpu>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => under(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The values of a buffer of `gpu` as a tensor on `device`: the same memory where that is the same GPU, else a copy.
+///
+/// # Errors
+/// [`ModelError::Data`] when they are more or fewer than `shape` has; and when the device fails.
+pub fn tensor(gpu: &Gpu, buffer: Buffer<f32>, shape: Shape, device: &Device) -> Result<Tensor> {
+    if buffer.len() != shape.elem_count() {
+        return Err(ModelError::Data(format!("{} values do not make a tensor {shape:?}", buffer.len())));
+    }
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => Ok(crate::gpu::tensors::tensor(buffer, shape, device)),
+        _ => Ok(Tensor::from_vec(gpu.download(&buffer)?, shape, device)?),
+    }
+}
+
+/// Bytes of a GPU's memory that are in use, by whomever; none for the CPU, and where the driver does not say.
+pub fn memory_in_use(device: &Device) -> Option<u64> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => {
+            let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+            Some((total - free) as u64)
+        }
+        _ => None,
+    }
+}
+
+/// One [`Gpu`] a device: what was loaded and planned on it is kept.
+#[cfg(feature = "cuda")]
+fn under(device: &candle_core::CudaDevice) -> Result<Gpu> {
+    use std::sync::{Mutex, PoisonError};
+    static KNOWN: Mutex<Vec<(candle_core::cuda_backend::DeviceId, Gpu)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, gpu)) = known.iter().find(|(id, _)| *id == device.id()) {
+        return Ok(gpu.clone());
+    }
+    let gpu = Gpu::on_stream(device.cuda_stream())?;
+    known.push((device.id(), gpu.clone()));
+    Ok(gpu)
+}
+
 #[cfg(not(feature = "cuda"))]
 fn cuda(ordinal: usize) -> Result<Device> {
     Err(ModelError::Device(format!(
@@ -36,9 +90,20 @@ fn cuda(ordinal: usize) -> Result<Device> {
 fn cuda(ordinal: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)
         .map_err(|e| ModelError::Device(format!("cuda:{ordinal} does not answer: {e}")))?;
+    forget_order(&device);
     keep_memory(ordinal)
         .map_err(|e| ModelError::Device(format!("cuda:{ordinal}: its memory pool refused: {e:?}")))?;
     Ok(device)
+}
+
+/// Makes no events for tensors: cudarc would make two for each, and wait for them, to order streams.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn forget_order(device: &Device) {
+    if let Device::Cuda(device) = device {
+        // SAFETY: tensors are computed and freed on this one stream; copies on another have events of their own.
+        unsafe { device.disable_event_tracking() };
+    }
 }
 
 /// Keeps freed memory in the device's pool: by default every synchronisation returns it to the system.

@@ -49,7 +49,7 @@ pub enum ModelError {
     /// A device that is not there or not built in.
     #[error("{0}")]
     Device(String),
-    /// A GPU that failed at what was asked of it.
+    /// The GPU failed, or has no memory left.
     #[error(transparent)]
     Gpu(#[from] loev_ops::gpu::GpuError),
     /// A file that could not be read or written.

@@ -6,7 +6,7 @@ use crate::{
         stack::{self, Branch, Plan, Pools, StackDrops},
         tokens::{Kept, Normaliser, TokenShape, tokens},
     },
-    gpu::Precision,
+    gpu::{Precision, loss::Known},
     kernels::block::{BLOCK_PARAMETERS, BlockShape},
     layers::{
         activation::gelu,
@@ -133,6 +133,12 @@ fn cases() -> Vec<Case> {
             loss.map_err(|e| candle_core::Error::Msg(e.to_string()))
         }));
     }
+    // The loss of a GPU is in single precision; its operation only hands on a value and gradients.
+    cases.push(Case::new("Known", vec![wave(&[4, 3], 0.7, 1.0), wave(&[1], 1.1, 1.0)], |t| {
+        let (a, b) = (t[0].detach(), t[1].detach());
+        let value = (a.sqr()?.sum_all()? + b.sqr()?.sum_all()?)?;
+        t[0].apply_op2(&t[1], Known { value, gradients: ((a * 2.0)?, Some((b * 2.0)?)) })
+    }));
     convolutions(&mut cases);
     for shape in [&[1usize, 4][..], &[3, 4], &[2, 3, 4]] {
         let inputs = vec![wave(shape, 0.7, 1.0), wave(&[5, 4], 1.1, 1.0), wave(&[5], 0.3, 1.0)];

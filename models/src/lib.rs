@@ -31,7 +31,7 @@ pub mod params;
 pub mod probe;
 pub mod train;
 
-pub use candle_core::{Device, Tensor};
+pub use candle_core::{DType, Device, Tensor};
 pub use error::{ModelError, Result};
 pub use loev_ops::metrics;
 pub use model::{Method, Model, ModelConfig};

@@ -5,14 +5,21 @@
 
 mod fused;
 
-use crate::{ModelError, Result};
+use crate::{
+    ModelError, Result,
+    gpu::{
+        self,
+        loss::{Form, NOTED, Problem, numbered},
+    },
+};
 use candle_core::{D, DType, Tensor};
+use loev_ops::gpu::Gpu;
 use std::collections::HashMap;
 
 /// Stands in for minus infinity on the diagonal: its exponential is 0, and 0 times it is 0.
 const NEVER: f64 = -1e9;
 /// Added to a squared length before its root, so that a zero vector has a finite gradient.
-const LENGTH_EPS: f64 = 1e-12;
+pub(crate) const LENGTH_EPS: f64 = 1e-12;
 /// Added inside the logarithm by the reference formula.
 const REFERENCE_EPS: f64 = 1e-6;
 
@@ -79,6 +86,11 @@ pub fn has_positives(groups: &[i64]) -> bool {
     positives(groups).iter().any(|&n| n > 0)
 }
 
+/// How many views have a positive.
+pub(crate) fn anchors(groups: &[i64]) -> usize {
+    positives(groups).into_iter().filter(|&n| n > 0).count()
+}
+
 /// Cosine similarities over the temperature, with the diagonal out of the way; `[n, n]`.
 fn similarities(z: &Tensor, temperature: Temperature<'_>) -> Result<Tensor> {
     let (n, _) = z.dims2()?;
@@ -122,12 +134,12 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
 }
 
 /// The number of anchors with positives, where the lengths of the batch are right and there are any.
-fn anchors(z: &Tensor, groups: &[i64]) -> Result<usize> {
+fn checked_anchors(z: &Tensor, groups: &[i64]) -> Result<usize> {
     let (n, _) = z.dims2()?;
     if n != groups.len() {
         return Err(ModelError::Data(format!("{n} views have {} group ids", groups.len())));
     }
-    match positives(groups).into_iter().filter(|&n| n > 0).count() {
+    match anchors(groups) {
         0 => Err(ModelError::NoPositives { head: "the batch".into() }),
         anchors => Ok(anchors),
     }
@@ -146,9 +158,12 @@ pub fn contrastive<'t>(
     groups: &[i64],
     temperature: impl Into<Temperature<'t>>,
 ) -> Result<Tensor> {
-    let anchors = anchors(z, groups)?;
+    let anchors = checked_anchors(z, groups)?;
     if z.device().is_cpu() {
         return fused::contrastive(z, groups, temperature.into(), false);
+    }
+    if let Some(gpu) = gpu::tensor::of(z.device())? {
+        return on_gpu(&gpu, z, groups, temperature.into(), Form::Contrastive, anchors);
     }
     composed(z, groups, anchors, temperature)
 }
@@ -163,11 +178,28 @@ pub fn excluding_positives<'t>(
     groups: &[i64],
     temperature: impl Into<Temperature<'t>>,
 ) -> Result<Tensor> {
-    let anchors = anchors(z, groups)?;
+    let anchors = checked_anchors(z, groups)?;
     if z.device().is_cpu() {
         return fused::contrastive(z, groups, temperature.into(), true);
     }
+    if let Some(gpu) = gpu::tensor::of(z.device())? {
+        return on_gpu(&gpu, z, groups, temperature.into(), Form::Excluding, anchors);
+    }
     composed_excluding(z, groups, anchors, temperature)
+}
+
+/// The loss by the kernels of a GPU, whatever the type of `z` in single precision.
+fn on_gpu(
+    gpu: &Gpu,
+    z: &Tensor,
+    groups: &[i64],
+    temperature: Temperature<'_>,
+    form: Form,
+    anchors: usize,
+) -> Result<Tensor> {
+    let groups = gpu.upload(&numbered(groups))?;
+    let noted = gpu.memory::<f64>(NOTED)?;
+    Problem { gpu, groups: &groups, form, anchors, noted: noted.address() }.loss(z, temperature)
 }
 
 fn composed<'t>(
@@ -207,7 +239,10 @@ pub fn reference_loss<'t>(
     groups: &[i64],
     temperature: impl Into<Temperature<'t>>,
 ) -> Result<Tensor> {
-    anchors(z, groups)?;
+    checked_anchors(z, groups)?;
+    if let Some(gpu) = gpu::tensor::of(z.device())? {
+        return on_gpu(&gpu, z, groups, temperature.into(), Form::Reference, groups.len());
+    }
     let logits = similarities(z, temperature.into())?;
     let weights = weights(groups, groups.len(), &logits)?;
     let log = (log_softmax(&logits)?.exp()? + REFERENCE_EPS)?.log()?;

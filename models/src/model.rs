@@ -3,7 +3,7 @@
 
 use crate::{
     ModelError, Result,
-    encoder::{Encoder, EncoderConfig, Pass, tokens::Normaliser, vit::layer_spec},
+    encoder::{Encoder, EncoderConfig, Pass, rhythm::RATES, tokens::Normaliser, vit::layer_spec},
     gpu::Precision,
     layers::{
         activation::{gelu, relu},
@@ -87,6 +87,41 @@ impl ModelConfig {
             return fault("projection: at least one layer is needed, each wider than 0".into());
         }
         Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Operations of the matrix products of one training step on `views` views, forward and backward: two for each
+    /// product of two numbers. Norms, soft-max, activations and the optimiser are left out, so that what a machine
+    /// reaches of its rate by this count is the share that goes into the network itself.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] for an encoder that is not a ViT.
+    pub fn training_operations(&self, views: usize) -> Result<f64> {
+        let EncoderConfig::Vit(vit) = &self.encoder else {
+            return Err(ModelError::Config("encoder: operations are counted of a ViT alone".into()));
+        };
+        let (dim, hidden, mels) = (vit.dim, vit.dim * vit.mlp_ratio, self.front_end.mels);
+        let (classes, patches) = (self.subspaces.len(), self.frames / vit.patch_frames.max(1));
+        let block = |tokens: usize, queries: usize| {
+            queries * dim * (2 * dim + 2 * hidden) + tokens * dim * 2 * dim + 2 * queries * tokens * dim
+        };
+        let rest = patches + vit.rhythm;
+        // Under LOEV++ each subspace ends in blocks of its own, with one class token.
+        let (branches, own, kept) = match self.method {
+            Method::LoevPlusPlus => (classes, vit.branch_depth, 1),
+            _ => (1, 1, classes),
+        };
+        let shared = vit.depth.saturating_sub(own) * block(classes + rest, classes + rest);
+        let branch = own.saturating_sub(1) * block(kept + rest, kept + rest) + block(kept + rest, kept);
+        let widths: Vec<usize> = std::iter::once(dim).chain(self.projection.iter().copied()).collect();
+        let heads = widths.windows(2).map(|w| w[0] * w[1]).sum::<usize>() * classes;
+        // What features and positions feed needs no gradient of its input.
+        let embedding = (patches * vit.patch_frames * mels + vit.rhythm * RATES) * dim;
+        let spectra = self.frames.saturating_sub(1) * vit.rhythm * (mels + 2 * RATES);
+        let view = 3 * (shared + branches * branch + heads) + 2 * embedding + spectra;
+        let pairs = classes * views * views * widths.last().copied().unwrap_or(0) * 3;
+        Ok(2.0 * (views * view + pairs) as f64)
     }
 }
 

@@ -1,9 +1,9 @@
 //! AdamW with decay groups, clipping by the global norm, and the learning-rate schedule.
 
 use crate::{
-    ModelError, Result,
+    ModelError, Result, gpu,
     kernels::{lane_sum, simd},
-    params::Params,
+    params::{Parameter, Params},
 };
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, backprop::GradStore, bail};
 use rayon::prelude::*;
@@ -181,17 +181,9 @@ impl AdamW {
 
     /// Moves every parameter that has a gradient; gradients are multiplied by `clip` first.
     pub fn step(&mut self, params: &Params, grads: &GradStore, lr: f64, clip: f64) -> Result<()> {
-        self.step = self.step.saturating_add(1);
-        let AdamWConfig { beta1, beta2, weight_decay, .. } = self.config;
-        // Both powers have long been 0 where the exponent ends.
-        let step = i32::try_from(self.step).unwrap_or(i32::MAX);
-        let correction = [1.0 - beta1.powi(step), 1.0 - beta2.powi(step)];
-        let rates = self.rates.iter().copied().chain(std::iter::repeat(1.0));
-        for (((_, parameter), moments), rate) in params.iter().zip(&mut self.moments).zip(rates) {
-            let lr = lr * rate;
+        let all = self.advance(params, lr, clip);
+        for (((_, parameter), moments), factors) in params.iter().zip(&mut self.moments).zip(all) {
             let Some(grad) = grads.get(&parameter.var) else { continue };
-            let decay = if parameter.decay { weight_decay } else { 0.0 };
-            let factors = Factors { clip, lr, decay, correction };
             match moments {
                 Moments::Host(m, v) => {
                     let moments = RefCell::new((m.as_mut_slice(), v.as_mut_slice()));
@@ -202,6 +194,53 @@ impl AdamW {
             }
         }
         Ok(())
+    }
+
+    /// Begins a step: its factors for each parameter.
+    fn advance(&mut self, params: &Params, lr: f64, clip: f64) -> Vec<Factors> {
+        self.step = self.step.saturating_add(1);
+        let AdamWConfig { beta1, beta2, weight_decay, .. } = self.config;
+        // Both powers have long been 0 where the exponent ends.
+        let step = i32::try_from(self.step).unwrap_or(i32::MAX);
+        let correction = [1.0 - beta1.powi(step), 1.0 - beta2.powi(step)];
+        let rates = self.rates.iter().copied().chain(std::iter::repeat(1.0));
+        let of = |((_, parameter), rate): ((&str, &Parameter), f64)| {
+            let decay = if parameter.decay { weight_decay } else { 0.0 };
+            Factors { clip, lr: lr * rate, decay, correction }
+        };
+        params.iter().zip(rates).map(of).collect()
+    }
+
+    /// Where the running means of each parameter's gradient and of its square are on the device; none for those that
+    /// the host holds.
+    pub(crate) fn on_device(&self) -> impl Iterator<Item = Option<(&Tensor, &Tensor)>> {
+        self.moments.iter().map(|moments| match moments {
+            Moments::Host(..) => None,
+            Moments::Device(m, v) => Some((m, v)),
+        })
+    }
+
+    /// Begins a step that the device does by itself: what each parameter gets, but for its gradient, and what all
+    /// have in common, but for the average's part.
+    pub(crate) fn turns(&mut self, params: &Params, lr: f64) -> (Vec<gpu::optim::Turn>, gpu::optim::Shared) {
+        let constants: Vec<Constants> =
+            self.advance(params, lr, 1.0).into_iter().map(|f| Constants::new(&self.config, f)).collect();
+        let turns = constants.iter().map(|c| gpu::optim::Turn { gradient: 0, keep: c.keep, rate: c.rate });
+        let (means, root, eps) =
+            constants.first().map_or(([(0.0, 0.0); 2], 0.0, 0.0), |c| (c.means, c.root, c.eps));
+        (turns.collect(), gpu::optim::Shared { means, root, eps, drift: 0.0 })
+    }
+
+    /// The optimiser as it is on devices other than the CPU.
+    #[cfg(test)]
+    pub(crate) fn as_tensors(mut self, params: &Params) -> Result<Self> {
+        for ((_, p), moments) in params.iter().zip(&mut self.moments) {
+            if let Moments::Host(m, v) = moments {
+                let tensor = |values: &Vec<f32>| Tensor::from_slice(values, p.var.shape(), p.var.device());
+                *moments = Moments::Device(tensor(m)?, tensor(v)?);
+            }
+        }
+        Ok(self)
     }
 }
 
@@ -274,10 +313,7 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        layers::init::Init,
-        params::{Parameter, Spec},
-    };
+    use crate::{layers::init::Init, params::Spec};
     use candle_core::Device;
     use loev_ops::rng::Key;
 

@@ -13,11 +13,14 @@
 //! two steps and taken up again: on one CPU class the rest of the steps then gives the same bits.
 
 mod ema;
+mod features;
 mod objective;
+mod on_device;
 mod spec_mask;
 mod state;
 mod training;
 
+pub use features::Features;
 pub use spec_mask::SpecMask;
 pub use training::Training;
 
@@ -187,7 +190,7 @@ impl TrainConfig {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainBatch {
     /// `views * frames * mels` values in dB, row-major.
-    pub features: Vec<f32>,
+    pub features: Features,
     /// Number of views.
     pub views: usize,
     /// For each subspace one group id per view: equal ids are positives.
@@ -267,11 +270,14 @@ pub fn train(
         if batches.is_empty() {
             break;
         }
-        let mut metrics = training.step_on(batches)?;
-        metrics.wait_seconds = waited.as_secs_f64();
-        if observe(&metrics).is_break() {
+        if let Some(metrics) = training.submit(batches, waited)?
+            && observe(&metrics).is_break()
+        {
             break;
         }
+    }
+    if let Some(metrics) = training.settle()? {
+        let _ = observe(&metrics);
     }
     training.into_model()
 }

@@ -74,6 +74,11 @@ impl Section {
         Self::new([b0, -b1, b2], [a0, -a1, a2])
     }
 
+    /// The coefficients of the numerator, and of the denominator after its first, which is 1.
+    pub(crate) fn coefficients(&self) -> ([f64; 3], [f64; 2]) {
+        (self.b, self.a)
+    }
+
     /// One sample, in transposed direct form II.
     fn step(&self, x: f64, [s1, s2]: [f64; 2]) -> (f64, [f64; 2]) {
         let ([b0, b1, b2], [a1, a2]) = (self.b, self.a);

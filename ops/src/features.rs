@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Power below which a band is silent: -100 dB.
-const FLOOR: f32 = 1e-10;
+pub(crate) const FLOOR: f32 = 1e-10;
 
 /// How audio becomes log-mel frames.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -97,8 +97,14 @@ impl FrontEnd {
         }
     }
 
+    /// The window, periodic.
+    pub(crate) fn hann(&self) -> Vec<f32> {
+        let n = self.window as f64;
+        (0..self.window).map(|i| (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / n).cos()) as f32).collect()
+    }
+
     /// The mel filter bank: triangles in Hz whose corners are equally spaced in HTK mel.
-    fn bands(&self) -> Vec<Band> {
+    pub(crate) fn bands(&self) -> Vec<Band> {
         let bins = self.fft / 2 + 1;
         let bin_hz = f64::from(self.sample_rate) / self.fft.max(1) as f64;
         let (low, high) = (hz_to_mel(self.low_hz), hz_to_mel(self.high_hz));
@@ -128,9 +134,9 @@ fn mel_to_hz(mel: f64) -> f64 {
 }
 
 /// One mel band: weights of consecutive FFT bins.
-struct Band {
-    first: usize,
-    weights: Vec<f32>,
+pub(crate) struct Band {
+    pub first: usize,
+    pub weights: Vec<f32>,
 }
 
 /// Computes log-mel frames: a planned FFT with its scratch, to be kept by one thread.
@@ -157,12 +163,8 @@ impl LogMel {
         front_end.fft = front_end.fft.max(front_end.window).next_multiple_of(2);
         front_end.mels = front_end.mels.max(1);
         let fft = RealFftPlanner::<f32>::new().plan_fft_forward(front_end.fft);
-        let n = front_end.window as f64;
-        let window = (0..front_end.window)
-            .map(|i| (0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / n).cos()) as f32)
-            .collect();
         Self {
-            window,
+            window: front_end.hann(),
             bands: front_end.bands(),
             frame: fft.make_input_vec(),
             spectrum: fft.make_output_vec(),

@@ -23,7 +23,7 @@ pub(crate) struct Partners {
 }
 
 impl Partners {
-    /// The recording for a view as it is now: at its rate, with its channels, and for [`Extent::View`] with its frames.
+    /// The recording for a view as it is now: at its rate, with its channels, and for [`Extent::View`] with its `frames`.
     ///
     /// # Errors
     /// Whatever keeps the file from being read; [`RejectKind::NotFinite`] and [`RejectKind::Empty`] for samples that are
@@ -32,11 +32,12 @@ impl Partners {
         &mut self,
         partner: &Partner,
         extent: Extent,
-        view: &Audio,
+        rate: u32,
+        channels: usize,
+        frames: usize,
     ) -> Result<&Audio, AudioError> {
-        let (rate, channels) = (view.rate, view.channels.len());
         let Extent::Whole { max_seconds } = extent else {
-            let audio = read_looped(partner, rate, view.frames())?;
+            let audio = read_looped(partner, rate, frames)?;
             return Ok(self.current.insert(checked(audio.with_channels(channels))?));
         };
         if self.kept != (rate, channels) {

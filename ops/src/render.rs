@@ -15,7 +15,7 @@ use crate::partners::Partners;
 use crate::rng::Key;
 use crate::source::Source;
 use crate::speed::Resampler;
-use crate::views::{Draw, operator_key};
+use crate::views::{Draw, Partner, operator_key};
 use crate::vocoder::{Vocoder, input_frames};
 
 /// Renders views of one chain. Holds plans and buffers: make one per thread.
@@ -79,6 +79,17 @@ impl Renderer {
         }
     }
 
+    /// As [`Renderer::read`], refusing what no view could be made from: for views that are rendered elsewhere.
+    ///
+    /// # Errors
+    /// Whatever keeps the clip from being read; [`RejectKind::Silent`] and [`RejectKind::NotFinite`] as
+    /// [`Renderer::render_into`].
+    pub fn read_sound(&self, source: &Source, draw: &Draw) -> Result<Audio, AudioError> {
+        let audio = self.read(source, draw)?;
+        self.chain.check_source(&audio)?;
+        Ok(audio)
+    }
+
     /// As [`Renderer::render_into`], into new memory.
     ///
     /// # Errors
@@ -110,10 +121,7 @@ impl Renderer {
         self.lengths.clear();
         for step in self.steps.iter().rev() {
             self.lengths.push(frames);
-            frames = match step {
-                Step::Warp(range) => input_frames(rate, frames, warp(&self.leaves, range, params)),
-                Step::Leaf(i) => leaf_frames(self.leaves[*i].spec.def(), params(*i), frames, rate),
-            };
+            frames = step_frames(&self.leaves, step, draw, frames, rate);
         }
         middle(source, frames, view)?;
         for step in &self.steps {
@@ -137,11 +145,10 @@ impl Renderer {
                             let Some(partner) = draw.partners.get(*i).and_then(Option::as_ref) else {
                                 continue;
                             };
-                            let other = self.partners.read(partner, extent, view).map_err(|mut e| {
-                                e.message =
-                                    format!("`{}` of `{}`: {}", partner.clip_id, leaf.spec.name(), e.message);
-                                e
-                            })?;
+                            let other = self
+                                .partners
+                                .read(partner, extent, rate, view.channels.len(), view.frames())
+                                .map_err(|e| of_partner(e, partner, leaf))?;
                             run(view, other, params, &mut rng, &mut self.scratch);
                         }
                         Kernel::Speed(speed) => {
@@ -150,10 +157,8 @@ impl Renderer {
                             std::mem::swap(&mut view.channels, &mut self.warped);
                         }
                         Kernel::Shift(shift) => {
-                            let excess = view.frames().saturating_sub(frames) as f64 / 2.0;
-                            let first = (excess + shift(params) * f64::from(rate)).round().max(0.0) as usize;
+                            let first = first_frame(view.frames(), frames, shift(params) * f64::from(rate));
                             for channel in &mut view.channels {
-                                let first = first.min(channel.len().saturating_sub(frames));
                                 channel.copy_within(first.., 0);
                                 channel.truncate(frames);
                             }
@@ -170,8 +175,23 @@ impl Renderer {
     }
 }
 
+/// An error with the second recording that it is about.
+pub(crate) fn of_partner(mut error: AudioError, partner: &Partner, leaf: &Leaf) -> AudioError {
+    error.message = format!("`{}` of `{}`: {}", partner.clip_id, leaf.spec.name(), error.message);
+    error
+}
+
+/// Frames that enter a step, for so many that leave it.
+pub(crate) fn step_frames(leaves: &[Leaf], step: &Step, draw: &Draw, frames: usize, rate: u32) -> usize {
+    let params = |i: usize| draw.params.get(i).and_then(Option::as_deref);
+    match step {
+        Step::Warp(range) => input_frames(rate, frames, warp(leaves, range, params)),
+        Step::Leaf(i) => leaf_frames(leaves[*i].spec.def(), params(*i), frames, rate),
+    }
+}
+
 /// The warp of a run of leaves, the identity where one was not applied.
-fn warp<'a>(
+pub(crate) fn warp<'a>(
     leaves: &[Leaf],
     range: &std::ops::Range<usize>,
     params: impl Fn(usize) -> Option<&'a [f64]>,
@@ -179,6 +199,12 @@ fn warp<'a>(
     range.clone().fold(Warp::IDENTITY, |warp, i| {
         warp.then(params(i).map_or(Warp::IDENTITY, |params| leaves[i].spec.def().warp(params)))
     })
+}
+
+/// The first of `frames` that lie `shift` frames later than the middle of `all`.
+pub(crate) fn first_frame(all: usize, frames: usize, shift: f64) -> usize {
+    let excess = all.saturating_sub(frames);
+    ((excess as f64 / 2.0 + shift).round().max(0.0) as usize).min(excess)
 }
 
 fn resize(channels: &mut Vec<Vec<f32>>, count: usize, frames: usize) {

@@ -21,7 +21,7 @@
 //! With several channels one turn per region serves all, so that their phase relations survive.
 //! At no shift and rate 1 every turn is zero and the same code gives the source back.
 
-mod time_map;
+pub(crate) mod time_map;
 
 use std::f64::consts::{PI, TAU};
 use std::sync::Arc;
@@ -37,20 +37,20 @@ use time_map::{Place, TimeMap};
 /// `benches/peers`: at half of it bass notes run into each other and lose 10 dB, at twice of it attacks blur.
 const FRAME_SECONDS: f64 = 0.093;
 /// Frames overlap this many times.
-const OVERLAP: usize = 4;
+pub(crate) const OVERLAP: usize = 4;
 /// Hann squared, overlapped four times, adds up to this.
-const OVERLAP_SUM: f32 = 1.5;
+pub(crate) const OVERLAP_SUM: f32 = 1.5;
 /// A region whose power grows this much within a hop is an attack, and so it is in a frame with an attack in time.
-const LEAP: f32 = 4.0;
-const LEAP_AT_ATTACK: f32 = 2.0;
+pub(crate) const LEAP: f32 = 4.0;
+pub(crate) const LEAP_AT_ATTACK: f32 = 2.0;
 /// Taps and phases of the interpolator; between phases it is linear, -100 dB off.
-const TAPS: usize = 32;
-const PHASES: usize = 256;
+pub(crate) const TAPS: usize = 32;
+pub(crate) const PHASES: usize = 256;
 /// Shape of its Kaiser window: about 75 dB.
 const KAISER_BETA: f64 = 7.5;
 
 /// The frame length at a sample rate, of the form 2^n or 3 * 2^n: 1536 at 16 kHz, 4096 at 44.1 kHz.
-fn frame_length(sample_rate: u32) -> usize {
+pub(crate) fn frame_length(sample_rate: u32) -> usize {
     let exact = (FRAME_SECONDS * f64::from(sample_rate)).max(64.0);
     let below = 1 << exact.log2() as u32;
     match exact / f64::from(below) {
@@ -58,6 +58,12 @@ fn frame_length(sample_rate: u32) -> usize {
         r if r < 1.75 => (below / 2 * 3) as usize,
         _ => (below * 2) as usize,
     }
+}
+
+/// The window of a frame, periodic.
+pub(crate) fn window(size: usize) -> Vec<f32> {
+    let hann = |n: usize| (0.5 - 0.5 * (TAU * n as f64 / size as f64).cos()) as f32;
+    (0..size).map(hann).collect()
 }
 
 /// Warps are kept within what can be processed in reasonable memory.
@@ -73,6 +79,44 @@ pub fn input_frames(sample_rate: u32, frames: usize, warp: Warp) -> usize {
     let margin = reach.ceil() as i64 + (size / 2 + size / OVERLAP + 1) as i64;
     let stretch = (frames as f64 * (warp.rate - 1.0) / 2.0).ceil() as i64;
     (frames as i64 + 2 * (stretch + margin)).max(1) as usize
+}
+
+/// How a warp is laid out, before anything is known of its sound.
+pub(crate) struct Layout {
+    /// Samples of the stretched signal for one of output, and of source for one of the stretched signal.
+    pub ratio: f64,
+    pub pace: f64,
+    /// Where the output begins in the stretched signal.
+    pub from: f64,
+    /// Frames, and the bins of each that are kept.
+    pub steps: usize,
+    pub bins: usize,
+    /// The moments of the source in the middle of the first frame, and a hop beyond the last one.
+    pub first: Place,
+    pub span: f64,
+}
+
+impl Layout {
+    /// For frames of `size` samples and `frames` of output around `centre` of the source.
+    pub(crate) fn new(size: usize, frames: usize, centre: f64, warp: Warp) -> Self {
+        let (warp, hop) = (bounded(warp), size / OVERLAP);
+        let ratio = warp.pitch_ratio();
+        let half = TAPS / 2;
+        let middle = (size + half) as f64 + ratio * frames as f64 / 2.0;
+        let last = middle + ratio * frames as f64 / 2.0 + half as f64 + 1.0;
+        let steps = last as usize / hop + 1;
+        // The middle of the first frame.
+        let (pace, out) = (warp.rate / ratio, (size / 2) as f64);
+        Self {
+            ratio,
+            pace,
+            from: middle - ratio * frames as f64 / 2.0,
+            steps,
+            bins: ((size / 2) as f64 / ratio.max(1.0)) as usize + 1,
+            first: Place { out, source: centre + (out - middle) * pace },
+            span: (steps * hop) as f64,
+        }
+    }
 }
 
 /// A planned vocoder with its buffers. After the first call of a length, nothing is allocated.
@@ -113,11 +157,10 @@ impl Vocoder {
         let forward = planner.plan_fft_forward(size);
         let inverse = planner.plan_fft_inverse(size);
         let work = forward.get_scratch_len().max(inverse.get_scratch_len());
-        let hann = |n: usize| (0.5 - 0.5 * (TAU * n as f64 / size as f64).cos()) as f32;
         Self {
             size,
             hop: size / OVERLAP,
-            window: (0..size).map(hann).collect(),
+            window: window(size),
             forward,
             inverse,
             frame: vec![0.0; size],
@@ -143,23 +186,15 @@ impl Vocoder {
     /// Measured at 16 kHz over -12..12 semitones: single tones and the notes of chords within 0.01 cent; at identity the
     /// output equals the input to 139 dB on tones, noise and clicks alike.
     pub fn process(&mut self, input: &[Vec<f32>], centre: f64, warp: Warp, output: &mut [Vec<f32>]) {
-        let warp = bounded(warp);
-        let ratio = warp.pitch_ratio();
         let frames = output.first().map_or(0, Vec::len);
         let peak = input.iter().flatten().fold(0.0f32, |p, s| p.max(s.abs()));
         // Powers of two, so that scaling is exact; squares neither overflow nor vanish.
         let scale = (-f64::from(peak.max(f32::MIN_POSITIVE)).log2().floor().clamp(-100.0, 100.0)).exp2();
 
-        let half = TAPS / 2;
-        let middle = (self.size + half) as f64 + ratio * frames as f64 / 2.0;
-        let last = middle + ratio * frames as f64 / 2.0 + half as f64 + 1.0;
-        let steps = last as usize / self.hop + 1;
+        let Layout { ratio, pace, from, steps, bins, first, span } =
+            Layout::new(self.size, frames, centre, warp);
         self.prepare(input.len(), steps);
-        let bins = ((self.size / 2) as f64 / ratio.max(1.0)) as usize + 1;
-        // The middle of the first frame.
-        let (pace, out) = (warp.rate / ratio, (self.size / 2) as f64);
-        let first = Place { out, source: centre + (out - middle) * pace };
-        self.map.plan(input, scale as f32, first, (steps * self.hop) as f64, pace);
+        self.map.plan(input, scale as f32, first, span, pace);
         for step in 0..steps {
             let at = step * self.hop;
             let source = self.map.source_at((at + self.size / 2) as f64);
@@ -177,7 +212,6 @@ impl Vocoder {
         }
         let unscale = (1.0 / scale) as f32;
         for (channel, out) in self.channels.iter().zip(output) {
-            let from = middle - ratio * frames as f64 / 2.0;
             for (n, sample) in out.iter_mut().enumerate() {
                 let value = self.interpolator.at(&channel.stretched, from + ratio * n as f64);
                 *sample = (value * unscale).clamp(f32::MIN, f32::MAX);
@@ -311,13 +345,13 @@ fn make_up(coherence: f32) -> f32 {
 }
 
 /// Interpolation by a windowed sinc: exact at whole positions, flat to about 0.85 of the Nyquist frequency.
-struct Interpolator {
+pub(crate) struct Interpolator {
     /// Row r holds the taps for a fraction of r / PHASES.
-    rows: Vec<[f32; TAPS]>,
+    pub(crate) rows: Vec<[f32; TAPS]>,
 }
 
 impl Interpolator {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let centre = (TAPS / 2 - 1) as f64;
         let row = |r: usize| {
             let fraction = r as f64 / PHASES as f64;

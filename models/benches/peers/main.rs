@@ -43,7 +43,6 @@ struct Trainer {
     batch: TrainBatch,
     cfg: TrainConfig,
     config: ModelConfig,
-    vit: VitConfig,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,7 +65,7 @@ impl Trainer {
     fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let vit = VitConfig { patch_frames: 2, ..VitConfig::default() };
         let config = ModelConfig {
-            encoder: EncoderConfig::Vit(vit.clone()),
+            encoder: EncoderConfig::Vit(vit),
             method: Method::LoevPlusPlus,
             subspaces: ["invariant", "pitch_shift", "time_stretch"].map(Into::into).to_vec(),
             front_end: FrontEnd { window: 2048, hop: 320, fft: 2048, mels: MELS, ..FrontEnd::default() },
@@ -84,21 +83,22 @@ impl Trainer {
         let segment = |i: usize| (i / 4 * 4) as i64;
         let ids = |level: fn(usize) -> i64| (0..VIEWS).map(|i| segment(i) + level(i)).collect();
         let groups = vec![ids(|_| 0), ids(|i| (i % 2) as i64), ids(|i| (i / 2 % 2) as i64)];
-        let batch = TrainBatch { features, views: VIEWS, groups, ..TrainBatch::default() };
+        let batch = TrainBatch { features: features.into(), views: VIEWS, groups, ..TrainBatch::default() };
         let mut training = Training::new(config.clone(), &cfg, &Device::Cpu)?;
         training.fit(std::slice::from_ref(&batch))?;
-        Ok(Self { training, batch, cfg, config, vit })
+        Ok(Self { training, batch, cfg, config })
     }
 
     fn run(&mut self, job: Job) -> Outcome {
         match job {
             Job::Begin { folder } => {
                 self.training.save_model(&folder.join("model.safetensors"), &Default::default())?;
-                let bytes: Vec<u8> = self.batch.features.iter().flat_map(|x| x.to_le_bytes()).collect();
+                let features = self.batch.features.host()?;
+                let bytes: Vec<u8> = features.iter().flat_map(|x| x.to_le_bytes()).collect();
                 fs::write(folder.join("features.f32"), bytes)?;
                 Ok(json!({
                     "views": VIEWS, "frames": FRAMES, "mels": MELS, "groups": self.batch.groups,
-                    "train": self.cfg, "flops": self.flops(), "threads": rayon::current_num_threads(),
+                    "train": self.cfg, "flops": self.config.training_operations(VIEWS)?, "threads": rayon::current_num_threads(),
                     "pid": std::process::id(),
                 }))
             }
@@ -114,28 +114,6 @@ impl Trainer {
             }
             Job::Products { n } => Ok(json!(products(n))),
         }
-    }
-
-    /// Operations of the matrix products of one step: two for each product of numbers, forward and back.
-    fn flops(&self) -> f64 {
-        let vit = &self.vit;
-        let (dim, hidden) = (vit.dim, vit.dim * vit.mlp_ratio);
-        let (classes, patches) = (self.config.subspaces.len(), FRAMES / vit.patch_frames);
-        let block = |tokens: usize, queries: usize| {
-            queries * dim * (2 * dim + 2 * hidden) + tokens * dim * 2 * dim + 2 * queries * tokens * dim
-        };
-        let rest = patches + vit.rhythm;
-        let shared = (vit.depth - vit.branch_depth) * block(classes + rest, classes + rest);
-        let own = (vit.branch_depth - 1) * block(1 + rest, 1 + rest) + block(1 + rest, 1);
-        let widths: Vec<usize> = std::iter::once(dim).chain(self.config.projection.clone()).collect();
-        let heads = widths.windows(2).map(|w| w[0] * w[1]).sum::<usize>() * classes;
-        let last = widths.last().copied().unwrap_or(0);
-        // What features and positions feed needs no gradient of its input.
-        let embedding = (patches * vit.patch_frames * MELS + vit.rhythm * 64) * dim;
-        let spectra = (FRAMES - 1) * vit.rhythm * (MELS + 2 * 64);
-        let view = 3 * (shared + classes * own + heads) + 2 * embedding + spectra;
-        let pairs = classes * VIEWS * VIEWS * last * 3;
-        2.0 * (VIEWS * view + pairs) as f64
     }
 }
 

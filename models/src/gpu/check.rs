@@ -58,7 +58,7 @@ fn noise(n: usize, seed: u64, size: f64) -> Vec<f64> {
 }
 
 /// The relative distance of `got` from `want`.
-fn distance(got: &[f64], want: &[f64]) -> f64 {
+pub(super) fn distance(got: &[f64], want: &[f64]) -> f64 {
     if got.len() != want.len() {
         return f64::INFINITY;
     }

@@ -30,12 +30,18 @@
 mod attention;
 mod block;
 pub mod check;
+pub mod loss;
+pub mod mask;
+pub mod optim;
 mod product;
 mod rows;
 mod stack;
+pub mod tensor;
 #[cfg(feature = "cuda")]
 pub(crate) mod tensors;
 mod tokens;
+pub mod training_check;
+pub mod upload;
 
 #[cfg(feature = "cuda")]
 pub use tensors::engine;

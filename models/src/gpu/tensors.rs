@@ -1,11 +1,10 @@
 //! candle's tensors on a GPU and the engine beside them: one stream, and memory that is handed over, never copied.
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
-    cuda::{DeviceId, cudarc::driver::DevicePtr},
-    op::BackpropOp,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor,
+    bail, cuda::cudarc::driver::DevicePtr, op::BackpropOp,
 };
-use loev_ops::gpu::{Buffer, Gpu, GpuError};
+use loev_ops::gpu::{Buffer, GpuError};
 use std::sync::{Mutex, PoisonError};
 
 use super::{
@@ -19,20 +18,14 @@ use crate::encoder::{
     tokens::{Kept, Normaliser, TokenShape},
 };
 
-/// The engine of a device, on the stream and with the cuBLAS of its tensors; there is one of each device.
+/// The engine of a device, on the stream and with the cuBLAS of its tensors.
 ///
 /// # Errors
-/// [`GpuError::Absent`].
-pub fn engine(device: &CudaDevice) -> std::result::Result<Engine, GpuError> {
-    static ENGINES: Mutex<Vec<(DeviceId, Engine)>> = Mutex::new(Vec::new());
-    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == device.id()) {
-        return Ok(engine.clone());
-    }
-    let gpu = Gpu::on_stream(device.cuda_stream())?;
-    let engine = Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) };
-    engines.push((device.id(), engine.clone()));
-    Ok(engine)
+/// [`crate::ModelError::Gpu`] when it does not answer.
+pub fn engine(device: &CudaDevice) -> crate::Result<Engine> {
+    let absent = || GpuError::Absent("it has no kernels".to_owned());
+    let gpu = crate::device::gpu(&Device::Cuda(device.clone()))?.ok_or_else(absent)?;
+    Ok(Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) })
 }
 
 /// Where the values of a contiguous tensor of single precision are. Work on the device's one stream may use them as

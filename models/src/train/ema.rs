@@ -51,8 +51,7 @@ impl Ema {
     /// Takes in the weights after step `step`, counted from 1. The first steps weigh more than `decay`
     /// says, so that the initial values are soon forgotten.
     pub fn step(&mut self, params: &Params, step: usize) -> Result<()> {
-        let step = step as f64;
-        let share = 1.0 - self.decay.min((1.0 + step) / (10.0 + step));
+        let share = self.share(step);
         for ((name, parameter), mean) in params.iter().zip(&mut self.means) {
             match mean {
                 Mean::Host(mean) => {
@@ -75,6 +74,31 @@ impl Ema {
             }
         }
         Ok(())
+    }
+
+    /// The part of its distance to the weights that the average goes in step `step`.
+    pub fn share(&self, step: usize) -> f64 {
+        let step = step as f64;
+        1.0 - self.decay.min((1.0 + step) / (10.0 + step))
+    }
+
+    /// Where the average of each parameter is on the device; none for those that the host holds.
+    pub fn on_device(&self) -> impl Iterator<Item = Option<&Tensor>> {
+        self.means.iter().map(|mean| match mean {
+            Mean::Host(_) => None,
+            Mean::Device(mean) => Some(mean),
+        })
+    }
+
+    /// The average as it is on devices other than the CPU.
+    #[cfg(test)]
+    pub fn as_tensors(mut self, params: &Params) -> Result<Self> {
+        for ((_, p), mean) in params.iter().zip(&mut self.means) {
+            if let Mean::Host(values) = mean {
+                *mean = Mean::Device(Tensor::from_slice(values, p.var.shape(), p.var.device())?);
+            }
+        }
+        Ok(self)
     }
 
     /// The average of each parameter, in order.

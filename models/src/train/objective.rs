@@ -6,13 +6,15 @@
 //! the loss gives the gradient of each projection; and each piece goes through the encoder again, now with
 //! its graph, to which those gradients are handed. The sum over pieces is the gradient of the whole batch.
 
-use super::{LossKind, TrainConfig};
+use super::{LossKind, TrainConfig, on_device::OnDevice};
 use crate::{
     Method, Model, ModelConfig, ModelError, Result,
     encoder::Pass,
+    gpu::loss::Form,
     layers::init::Init,
     loss::{
-        Temperature, contrastive, excluding_positives, floor, has_positives, reference_floor, reference_loss,
+        Temperature, anchors, contrastive, excluding_positives, floor, has_positives, reference_floor,
+        reference_loss,
     },
     optim::norm,
     params::{Params, Spec},
@@ -86,6 +88,11 @@ impl Objective {
         })
     }
 
+    /// Where learned temperatures start, else what they are.
+    pub fn starts(&self) -> &[f64] {
+        &self.temperatures
+    }
+
     /// The temperature of each subspace.
     pub fn temperatures(&self, params: &Params) -> Result<Vec<f64>> {
         if !self.learned {
@@ -95,10 +102,15 @@ impl Objective {
         heads.map(|k| Temperature::Learned(&params.get(&format!("temperature.{k}"))?).value()).collect()
     }
 
+    /// What the values of a parameter are kept within, where they are.
+    pub fn within(&self, name: &str) -> Option<[f64; 2]> {
+        self.specs().any(|spec| spec.name == name).then(|| [-LEARNED.1.ln(), -LEARNED.0.ln()])
+    }
+
     /// Puts learned temperatures that a step has moved too far back into their range.
     pub fn clamp(&self, params: &Params) -> Result<()> {
-        let (low, high) = (-LEARNED.1.ln(), -LEARNED.0.ln());
         for Spec { name, .. } in self.specs() {
+            let Some([low, high]) = self.within(&name) else { continue };
             let Some(parameter) = params.parameter(&name) else { continue };
             parameter.var.set(&parameter.var.as_detached_tensor().clamp(low, high)?)?;
         }
@@ -114,6 +126,15 @@ impl Objective {
         }
     }
 
+    /// The formula, as the device has it, and over how many views it is the mean for these groups.
+    pub fn form(&self, groups: &[i64]) -> (Form, usize) {
+        match self.kind {
+            LossKind::Reference => (Form::Reference, groups.len()),
+            LossKind::Contrastive if self.excluding => (Form::Excluding, anchors(groups)),
+            LossKind::Contrastive => (Form::Contrastive, anchors(groups)),
+        }
+    }
+
     /// Whether a subspace may be without positives in a step, where its loss then is 0.
     pub fn allows_empty(&self) -> bool {
         self.kind == LossKind::Reference
@@ -126,9 +147,12 @@ impl Objective {
     }
 
     /// The loss of each subspace on a batch, and the gradients of their weighted mean. `params` are the
-    /// model's and those of [`Self::specs`]; random choices are those of `pass`.
+    /// model's and those of [`Self::specs`]; random choices are those of `pass`. Where a device does the step, it
+    /// keeps the losses, which are 0 here.
+    #[expect(clippy::too_many_arguments, reason = "a batch, what is trained, and where")]
     pub fn gradients(
         &self,
+        mut device: Option<&mut OnDevice>,
         model: &Model,
         params: &Params,
         features: &Tensor,
@@ -140,7 +164,7 @@ impl Objective {
         if self.micro_batch == 0 || self.micro_batch >= views {
             let embeddings = model.embed_for_training(features, pass)?;
             let z = project(model, &embeddings)?;
-            let (losses, mean) = self.losses(params, &z, groups, step)?;
+            let (losses, mean) = self.losses(device, params, &z, groups, step)?;
             return Ok((losses, mean.backward()?));
         }
 
@@ -160,7 +184,7 @@ impl Objective {
             .collect::<Result<Vec<_>>>()?;
         drop(parts);
         let z: Vec<Tensor> = leaves.iter().map(|leaf| leaf.as_tensor().clone()).collect();
-        let (losses, mean) = self.losses(params, &z, groups, step)?;
+        let (losses, mean) = self.losses(device.as_deref_mut(), params, &z, groups, step)?;
         let mut grads = mean.backward()?;
         drop(mean);
         let d_z: Vec<Option<Tensor>> = leaves.iter().map(|leaf| grads.remove(leaf)).collect();
@@ -188,6 +212,7 @@ impl Objective {
     /// The loss of each subspace, and their weighted mean with its graph.
     fn losses(
         &self,
+        mut device: Option<&mut OnDevice>,
         params: &Params,
         z: &[Tensor],
         groups: &[Vec<i64>],
@@ -207,10 +232,11 @@ impl Objective {
                 Some(log_scale) => Temperature::Learned(log_scale),
                 None => Temperature::Fixed(self.temperatures[k]),
             };
-            let loss = match self.kind {
-                LossKind::Reference => reference_loss(z, groups, temperature),
-                LossKind::Contrastive if self.excluding => excluding_positives(z, groups, temperature),
-                LossKind::Contrastive => contrastive(z, groups, temperature),
+            let loss = match (&mut device, self.kind) {
+                (Some(device), _) => device.loss(k, z, groups, temperature, self.form(groups)),
+                (None, LossKind::Reference) => reference_loss(z, groups, temperature),
+                (None, _) if self.excluding => excluding_positives(z, groups, temperature),
+                (None, LossKind::Contrastive) => contrastive(z, groups, temperature),
             };
             let loss = loss.map_err(|error| match error {
                 ModelError::NoPositives { .. } => {
@@ -218,14 +244,12 @@ impl Objective {
                 }
                 other => other,
             })?;
-            let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            let value = match &device {
+                Some(_) => 0.0,
+                None => loss.to_dtype(DType::F64)?.to_scalar::<f64>()?,
+            };
             if !value.is_finite() {
-                let what = match culprit(params, None)? {
-                    Some(parameter) => parameter,
-                    None if norm(z)?.is_finite() => format!("the loss of subspace {name}"),
-                    None => format!("a projection of subspace {name}"),
-                };
-                return Err(ModelError::NotFinite { what, step });
+                return Err(self.not_finite(params, k, norm(z)?.is_finite(), step)?);
             }
             losses.push(value);
             let part = (loss * (self.weights[k] / total))?;
@@ -236,6 +260,23 @@ impl Objective {
         }
         let none = || Tensor::zeros((), DType::F32, &Device::Cpu);
         Ok((losses, mean.map_or_else(none, Ok)?))
+    }
+
+    /// What to say when the loss of subspace `k` is not finite; `projections` says whether those are.
+    pub fn not_finite(
+        &self,
+        params: &Params,
+        k: usize,
+        projections: bool,
+        step: usize,
+    ) -> Result<ModelError> {
+        let name = self.subspaces.get(k).map_or("", String::as_str);
+        let what = match culprit(params, None)? {
+            Some(parameter) => parameter,
+            None if projections => format!("the loss of subspace {name}"),
+            None => format!("a projection of subspace {name}"),
+        };
+        Ok(ModelError::NotFinite { what, step })
     }
 }
 

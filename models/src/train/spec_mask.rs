@@ -1,11 +1,13 @@
 //! Masks over time and frequency of a view's log-mel features (SpecAugment, Park et al., arXiv
 //! 1904.08779).
 
+use crate::gpu::mask::Ranges;
 use garde::Validate;
 use loev_ops::rng::Key;
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Masks over time and frequency of each view in training (SpecAugment, arXiv 1904.08779). What is masked
 /// becomes the mean of its band, which the network sees as 0.
@@ -41,33 +43,54 @@ impl SpecMask {
     /// they depend neither on the other views nor on threads.
     pub(super) fn apply(&self, features: &mut [f32], frames: usize, mean: &[f32], key: Key) {
         let mels = mean.len();
-        let widest = |share: f64, n: usize| (share * n as f64).round() as usize;
-        let (time, frequency) = (widest(self.time, frames), widest(self.frequency, mels));
-        if (time == 0 || self.time_masks == 0) && (frequency == 0 || self.frequency_masks == 0) {
-            return;
-        }
+        let Some(draw) = self.draw([frames, mels], key) else { return };
         features.par_chunks_exact_mut((frames * mels).max(1)).enumerate().for_each(|(view, features)| {
-            let mut rng = key.with(view as u64).rng();
-            let mut draw = |widest: usize, n: usize| {
-                let width = rng.below(widest + 1);
-                let from = rng.below(n - width + 1);
-                from..from + width
-            };
-            for _ in 0..self.time_masks {
-                let masked = draw(time, frames);
-                for frame in features[masked.start * mels..masked.end * mels].chunks_exact_mut(mels) {
-                    frame.copy_from_slice(mean);
-                }
-            }
-            for _ in 0..self.frequency_masks {
-                let masked = draw(frequency, mels);
-                for frame in features.chunks_exact_mut(mels) {
-                    frame[masked.clone()].copy_from_slice(&mean[masked.clone()]);
+            for (masked, over_time) in draw(view) {
+                if over_time {
+                    for frame in features[masked.start * mels..masked.end * mels].chunks_exact_mut(mels) {
+                        frame.copy_from_slice(mean);
+                    }
+                } else {
+                    for frame in features.chunks_exact_mut(mels) {
+                        frame[masked.clone()].copy_from_slice(&mean[masked.clone()]);
+                    }
                 }
             }
         });
     }
+
+    /// What [`Self::apply`] masks of `views` views of `frames` and `mels`; none where that is nothing.
+    pub(super) fn ranges(&self, views: usize, [frames, mels]: [usize; 2], key: Key) -> Option<Ranges> {
+        let draw = self.draw([frames, mels], key)?;
+        let words = (0..views).into_par_iter().flat_map_iter(|view| {
+            draw(view).flat_map(|(masked, _)| [masked.start as u32, masked.end as u32]).collect::<Vec<_>>()
+        });
+        Some(Ranges { times: self.time_masks, bands: self.frequency_masks, words: words.collect() })
+    }
+
+    /// The masks of a view: those over time, of which it says so, and then those over frequency.
+    fn draw(self, [frames, mels]: [usize; 2], key: Key) -> Option<impl Fn(usize) -> Masks + Sync> {
+        let widest = |share: f64, n: usize| (share * n as f64).round() as usize;
+        let (time, frequency) = (widest(self.time, frames), widest(self.frequency, mels));
+        if (time == 0 || self.time_masks == 0) && (frequency == 0 || self.frequency_masks == 0) {
+            return None;
+        }
+        Some(move |view: usize| {
+            let mut rng = key.with(view as u64).rng();
+            let all = (0..self.time_masks + self.frequency_masks).map(move |i| {
+                let over_time = i < self.time_masks;
+                let (widest, n) = if over_time { (time, frames) } else { (frequency, mels) };
+                let width = rng.below(widest + 1);
+                let from = rng.below(n - width + 1);
+                (from..from + width, over_time)
+            });
+            Box::new(all) as Masks
+        })
+    }
 }
+
+/// Ranges of frames or of bands, and whether it is of frames.
+type Masks = Box<dyn Iterator<Item = (Range<usize>, bool)>>;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use crate::{
         self,
         file::{self, Contents, FORMAT, Kind, Named, Type, Values, fault},
     },
+    gpu,
     model::Blueprint,
     optim::AdamW,
     params::{Params, Spec},
@@ -114,7 +115,8 @@ pub(super) fn load(
         false => None,
     };
     let progress = Progress { steps: header.step, fitted: true, checked: header.gradients_checked };
-    Ok((Training::of(model, params, objective, cfg, adam, ema, progress), header.notes))
+    let training = Training::of(model, params, objective, cfg, adam, ema, progress);
+    Ok((training.on(gpu::tensor::of(device)?)?, header.notes))
 }
 
 /// Checks that settings are those that the state was made with.

@@ -1,25 +1,32 @@
 //! One training, step by step.
 
 use super::{
-    StepMetrics, TrainBatch, TrainConfig,
+    Features, StepMetrics, TrainBatch, TrainConfig,
     ema::Ema,
     objective::{Objective, culprit},
+    on_device::{OnDevice, Pending},
     state,
 };
 use crate::{
     Model, ModelConfig, ModelError, Result, checkpoint,
     encoder::{
         Noise, Pass,
-        tokens::{Kept, Normaliser},
+        tokens::{Kept, Moments, Normaliser},
     },
+    gpu,
     loss::has_positives,
     optim::{AdamW, AdamWConfig, Schedule, norm},
     params::Params,
 };
 use candle_core::{DType, Device, Tensor, backprop::GradStore};
 use garde::Validate;
-use loev_ops::rng::Key;
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use loev_ops::{gpu::Gpu, rng::Key};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A model in training: its weights, their average, the optimiser and the number of steps done.
 ///
@@ -29,6 +36,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
 /// patches that a view drops are keyed by the model's seed and the step. Nothing of the batches is kept
 /// either; where to go on in the data is for the caller's notes to say. After an error of a step the
 /// training is of no further use.
+///
+/// On a GPU the host need not wait for a step: [`Self::submit`] asks for one and gives the metrics, or the
+/// error, of the one before; [`Self::settle`] gives those of the last.
 #[derive(Debug)]
 pub struct Training {
     pub(super) model: Model,
@@ -46,8 +56,24 @@ pub struct Training {
     /// What the encoder's own random choices are drawn from.
     noise: Key,
     spec_masks: Key,
+    /// What does its steps on a GPU.
+    on_device: Option<OnDevice>,
     /// Whether a step has ended in an error.
     failed: bool,
+}
+
+/// The gradients of a step's batches, and what the host knows of them.
+struct Gathered {
+    grads: GradStore,
+    losses: Vec<f64>,
+    floors: Vec<f64>,
+    views: usize,
+    epoch: u32,
+    batches: usize,
+    /// Of a batch in the step.
+    share: f64,
+    /// Whether all subspaces had positives.
+    complete: bool,
 }
 
 /// How far a training has come.
@@ -84,7 +110,26 @@ impl Training {
         let params = model.params().and(objective.params(device, DType::F32)?);
         let adam = AdamW::new(optimiser(cfg), &params)?;
         let ema = if cfg.ema > 0.0 { Some(Ema::new(cfg.ema, &params)?) } else { None };
-        Ok(Self::of(model, params, objective, cfg, adam, ema, Progress::default()))
+        let gpu = gpu::tensor::of(device)?;
+        Self::of(model, params, objective, cfg, adam, ema, Progress::default()).on(gpu)
+    }
+
+    /// The training with its steps done by a GPU, if there is one.
+    pub(super) fn on(mut self, gpu: Option<Gpu>) -> Result<Self> {
+        if let Some(gpu) = gpu {
+            let Self { params, adam, ema, objective, .. } = &self;
+            let size = [self.model.config().subspaces.len(), self.cfg.accumulate];
+            self.on_device = Some(OnDevice::new(gpu, params, adam, ema.as_ref(), objective, size)?);
+        }
+        Ok(self)
+    }
+
+    /// A training on the CPU with its steps done by kernels on the mirror of a GPU.
+    #[cfg(test)]
+    pub(super) fn mirrored(self) -> Result<Self> {
+        let (adam, ema) = (self.adam.as_tensors(&self.params)?, self.ema);
+        let ema = ema.map(|ema| ema.as_tensors(&self.params)).transpose()?;
+        Self { adam, ema, ..self }.on(Some(Gpu::mirror()?))
     }
 
     pub(super) fn of(
@@ -117,6 +162,7 @@ impl Training {
             adam,
             ema,
             progress,
+            on_device: None,
             failed: false,
         }
     }
@@ -157,8 +203,8 @@ impl Training {
     /// are equal files. Returns the BLAKE3 digest of the file in hexadecimal.
     ///
     /// # Errors
-    /// [`ModelError::Config`] before [`Self::fit`] and after an error of a step; [`ModelError::NotFinite`]
-    /// with the name of the first parameter that is not finite; [`ModelError::Io`]; and
+    /// [`ModelError::Config`] before [`Self::fit`], after an error of a step and before [`Self::settle`];
+    /// [`ModelError::NotFinite`] with the name of the first parameter that is not finite; [`ModelError::Io`]; and
     /// [`ModelError::Checkpoint`] when the state cannot be written as safetensors.
     pub fn save_state(&self, path: &Path, notes: &BTreeMap<String, String>) -> Result<String> {
         self.ready()?;
@@ -189,7 +235,8 @@ impl Training {
     /// # Errors
     /// [`ModelError::NotFinite`] and [`ModelError::Config`] as [`Self::save_model`]; and when the device
     /// fails.
-    pub fn into_model(self) -> Result<Model> {
+    pub fn into_model(mut self) -> Result<Model> {
+        self.settle()?;
         self.sound()?;
         if let Some(ema) = &self.ema {
             for ((_, parameter), values) in self.params.iter().zip(ema.weights()) {
@@ -235,8 +282,12 @@ impl Training {
         if first.is_empty() {
             return Err(ModelError::Data("there is no batch to train on".into()));
         }
+        let mut moments = Moments::new(self.model.config().front_end.mels);
         for (i, batch) in first.iter().enumerate() {
             check(&self.model, batch, i + 1)?;
+            let features = batch.features.host()?;
+            finite(&features, batch.views, i + 1)?;
+            moments.add(&features);
         }
         // A batch may lack positives or negatives by chance (clips that could not be read); all of them do by rule.
         for (k, name) in self.model.config().subspaces.iter().enumerate() {
@@ -251,9 +302,7 @@ impl Training {
                 return Err(ModelError::NoPositives { head });
             }
         }
-        let mels = self.model.config().front_end.mels;
-        let features = first.iter().map(|batch| batch.features.as_slice());
-        self.model.set_normaliser(Normaliser::fit(mels, features))?;
+        self.model.set_normaliser(moments.normaliser())?;
         self.progress.fitted = true;
         Ok(())
     }
@@ -287,6 +336,7 @@ impl Training {
         if self.failed {
             return Err(ModelError::Config("a step of this training failed: nothing of it is kept".into()));
         }
+        self.settled()?;
         match culprit(&self.params, None)? {
             Some(what) => Err(ModelError::NotFinite { what, step: self.progress.steps }),
             None => Ok(()),
@@ -309,50 +359,69 @@ impl Training {
     ///
     /// # Errors
     /// [`ModelError::Data`] for batches that do not fit the model, or none or too many of them;
-    /// [`ModelError::NotFinite`], [`ModelError::NoPositives`] and [`ModelError::NoGradient`] as their names say; [`ModelError::Config`] before [`Self::fit`] and after
-    /// another error.
+    /// [`ModelError::NotFinite`], [`ModelError::NoPositives`] and [`ModelError::NoGradient`] as their names say;
+    /// [`ModelError::Config`] before [`Self::fit`], after another error, and before [`Self::settle`].
     pub fn step_on(&mut self, batches: Vec<TrainBatch>) -> Result<StepMetrics> {
+        self.settled()?;
+        let now = self.submit(batches, Duration::ZERO)?;
+        let later = self.settle()?;
+        now.or(later).ok_or_else(|| ModelError::Config("a step without an end".into()))
+    }
+
+    /// [`Self::step_on`] for which the caller waited so long for batches, but the host does not wait for a GPU: the
+    /// metrics, and errors of numbers, are those of the step before, of which there is none the first time. They say
+    /// which step they are of. The time of such a step is that from the end of one to the end of the next, without
+    /// the waiting, so that the sum over all steps is what passed. On the CPU they are those of this step.
+    ///
+    /// # Errors
+    /// As [`Self::step_on`].
+    pub fn submit(&mut self, batches: Vec<TrainBatch>, waited: Duration) -> Result<Option<StepMetrics>> {
         self.ready()?;
         self.failed = true;
-        let metrics = self.try_step(batches)?;
+        let metrics = match self.on_device.take() {
+            None => Some(self.try_step(batches, waited)?),
+            Some(mut device) => {
+                let metrics = self.ask(&mut device, batches, waited);
+                self.on_device = Some(device);
+                metrics?
+            }
+        };
         self.failed = false;
         Ok(metrics)
     }
 
-    fn try_step(&mut self, batches: Vec<TrainBatch>) -> Result<StepMetrics> {
+    /// Waits for the step that [`Self::submit`] asked for last, and gives its metrics if it has not yet.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] and [`ModelError::NoGradient`] of that step; [`ModelError::Gpu`].
+    pub fn settle(&mut self) -> Result<Option<StepMetrics>> {
+        let Some(mut device) = self.on_device.take() else { return Ok(None) };
+        let failed = std::mem::replace(&mut self.failed, true);
+        let metrics = match device.pending.take() {
+            Some(pending) => self.complete(&mut device, pending, Duration::ZERO).map(Some),
+            None => Ok(None),
+        };
+        self.on_device = Some(device);
+        let metrics = metrics?;
+        self.failed = failed;
+        Ok(metrics)
+    }
+
+    fn settled(&self) -> Result<()> {
+        match &self.on_device {
+            Some(OnDevice { pending: Some(_), .. }) => {
+                Err(ModelError::Config("the last step of this training is not settled".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn try_step(&mut self, batches: Vec<TrainBatch>, waited: Duration) -> Result<StepMetrics> {
         let start = Instant::now();
         let step = self.progress.steps.saturating_add(1);
-        let count = batches.len();
-        if !(1..=self.cfg.accumulate).contains(&count) {
-            let fault = format!("step {step}: {count} batches where {} are a step", self.cfg.accumulate);
-            return Err(ModelError::Data(fault));
-        }
-        let share = 1.0 / count as f64;
-        let heads = self.model.config().subspaces.len();
-        let (mut losses, mut floors) = (vec![0.0; heads], vec![0.0; heads]);
-        let mut sum: Option<GradStore> = None;
-        let (mut views, mut epoch) = (0, None);
-        // Of a subspace without positives nothing can have a gradient.
-        let mut complete = vec![false; heads];
         let temperatures = self.objective.temperatures(&self.params)?;
-        for (i, batch) in batches.into_iter().enumerate() {
-            check(&self.model, &batch, step)?;
-            let number = self.batches().saturating_add(i + 1);
-            views += batch.views;
-            epoch.get_or_insert(batch.epoch);
-            for (k, groups) in batch.groups.iter().enumerate() {
-                floors[k] += self.objective.floor(groups) * share;
-                complete[k] |= has_positives(groups);
-            }
-            let (own, grads) = self.gradients(batch, number, step)?;
-            losses.iter_mut().zip(own).for_each(|(sum, own)| *sum += own * share);
-            match &mut sum {
-                None => sum = Some(grads),
-                Some(sum) => sum.extend(grads)?,
-            }
-        }
-        let Some(grads) = sum else { return Err(ModelError::Data("there is no batch to train on".into())) };
-        let complete = complete.iter().all(|&complete| complete);
+        let Gathered { grads, losses, floors, views, epoch, share, complete, .. } =
+            self.gather(None, batches, step)?;
         let grad_norm = self.grad_norm(&grads, step, complete)? * share;
         let lr = self.schedule.at(step);
         let clip = if grad_norm > self.cfg.clip { self.cfg.clip / grad_norm } else { 1.0 };
@@ -365,7 +434,7 @@ impl Training {
         self.progress = Progress { steps: step, checked, ..self.progress };
         Ok(StepMetrics {
             step,
-            epoch: epoch.unwrap_or_default(),
+            epoch,
             lr,
             loss: self.objective.mean(&losses),
             head_losses: losses,
@@ -373,22 +442,168 @@ impl Training {
             temperatures,
             grad_norm,
             views,
-            wait_seconds: 0.0,
+            wait_seconds: waited.as_secs_f64(),
             step_seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    /// The loss of each subspace on batch `number`, counted from 1, and the gradients.
-    fn gradients(&self, batch: TrainBatch, number: usize, step: usize) -> Result<(Vec<f64>, GradStore)> {
-        let TrainBatch { mut features, views, groups, .. } = batch;
+    /// Asks the device for a step, then waits for the one before and gives its metrics.
+    fn ask(
+        &mut self,
+        device: &mut OnDevice,
+        batches: Vec<TrainBatch>,
+        waited: Duration,
+    ) -> Result<Option<StepMetrics>> {
+        let start = Instant::now();
+        let step = self.progress.steps.saturating_add(1);
+        device.begin()?;
+        let Gathered { grads, losses, floors, views, epoch, batches, share, complete } =
+            self.gather(Some(device), batches, step)?;
+        let lr = self.schedule.at(step);
+        let drift = self.ema.as_ref().map_or(0.0, |ema| ema.share(step));
+        let coming =
+            device.update(&self.params, &grads, &mut self.adam, [lr, drift], [self.cfg.clip, share])?;
+        self.progress.steps = step;
+        let metrics = StepMetrics {
+            step,
+            epoch,
+            lr,
+            loss: 0.0,
+            head_losses: losses,
+            head_floors: floors,
+            temperatures: self.objective.starts().to_vec(),
+            grad_norm: 0.0,
+            views,
+            wait_seconds: waited.as_secs_f64(),
+            step_seconds: 0.0,
+        };
+        let uploads = device.uploads();
+        let pending = Pending { metrics, complete, batches, start, coming, uploads };
+        match device.pending.replace(pending) {
+            Some(before) => self.complete(device, before, waited).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The metrics of a step that the device has been asked for, or its error, in the order in which the CPU finds
+    /// them. A step whose gradient is not finite has moved nothing.
+    fn complete(&mut self, device: &mut OnDevice, pending: Pending, waited: Duration) -> Result<StepMetrics> {
+        let (batches, complete) = (pending.batches, pending.complete);
+        let (mut metrics, record) = device.wait(pending, waited)?;
+        let step = metrics.step;
+        for batch in 0..batches {
+            if let Some(view) = record.fault(batch) {
+                return Err(ModelError::NotFinite { what: format!("a feature of view {view}"), step });
+            }
+            for (head, sum) in metrics.head_losses.iter_mut().enumerate() {
+                let (loss, projections) = record.loss(batch, head);
+                if !loss.is_finite() {
+                    return Err(self.objective.not_finite(&self.params, head, projections, step)?);
+                }
+                *sum += loss / batches as f64;
+            }
+        }
+        let squares = || self.params.iter().zip(record.squares());
+        let unmoved = squares().find(|(_, square)| **square == 0.0);
+        if let (Some(((name, _), _)), true, false) = (unmoved, complete, self.progress.checked) {
+            return Err(ModelError::NoGradient { parameter: name.to_owned() });
+        }
+        if !record.norm().is_finite() {
+            let infinite = squares().find(|(_, square)| !square.is_finite());
+            let what = match (culprit(&self.params, None)?, infinite) {
+                (Some(parameter), _) => parameter,
+                (None, Some(((name, _), _))) => format!("the gradient of {name}"),
+                (None, None) => "the norm of the gradient".into(),
+            };
+            return Err(ModelError::NotFinite { what, step });
+        }
+        self.progress.checked |= complete;
+        metrics.loss = self.objective.mean(&metrics.head_losses);
+        metrics.grad_norm = record.norm();
+        if self.objective.specs().next().is_some() {
+            metrics.temperatures = record.temperatures().to_vec();
+        }
+        device.keep(record);
+        Ok(metrics)
+    }
+
+    /// The gradients of the batches of a step together.
+    fn gather(
+        &self,
+        mut device: Option<&mut OnDevice>,
+        batches: Vec<TrainBatch>,
+        step: usize,
+    ) -> Result<Gathered> {
+        let count = batches.len();
+        if !(1..=self.cfg.accumulate).contains(&count) {
+            let fault = format!("step {step}: {count} batches where {} are a step", self.cfg.accumulate);
+            return Err(ModelError::Data(fault));
+        }
+        let share = 1.0 / count as f64;
+        let heads = self.model.config().subspaces.len();
+        let (mut losses, mut floors) = (vec![0.0; heads], vec![0.0; heads]);
+        let mut sum: Option<GradStore> = None;
+        let (mut views, mut epoch) = (0, None);
+        // Of a subspace without positives nothing can have a gradient.
+        let mut complete = vec![false; heads];
+        for (i, batch) in batches.into_iter().enumerate() {
+            check(&self.model, &batch, step)?;
+            views += batch.views;
+            epoch.get_or_insert(batch.epoch);
+            for (k, groups) in batch.groups.iter().enumerate() {
+                floors[k] += self.objective.floor(groups) * share;
+                complete[k] |= has_positives(groups);
+            }
+            let (own, grads) = self.gradients(device.as_deref_mut(), batch, i, step)?;
+            losses.iter_mut().zip(own).for_each(|(sum, own)| *sum += own * share);
+            match &mut sum {
+                None => sum = Some(grads),
+                Some(sum) => sum.extend(grads)?,
+            }
+        }
+        let Some(grads) = sum else { return Err(ModelError::Data("there is no batch to train on".into())) };
+        let (complete, epoch) = (complete.iter().all(|&complete| complete), epoch.unwrap_or_default());
+        Ok(Gathered { grads, losses, floors, views, epoch, batches: count, share, complete })
+    }
+
+    /// The loss of each subspace on batch `i` of a step, counted from 0, and the gradients.
+    fn gradients(
+        &self,
+        mut device: Option<&mut OnDevice>,
+        batch: TrainBatch,
+        i: usize,
+        step: usize,
+    ) -> Result<(Vec<f64>, GradStore)> {
+        let TrainBatch { features, views, groups, .. } = batch;
         let frames = self.model.config().frames;
+        // Batches are counted from 1.
+        let number = (step - 1).saturating_mul(self.cfg.accumulate).saturating_add(i + 1);
         let masks = self.spec_masks.with(number as u64);
-        self.cfg.spec_mask.apply(&mut features, frames, &self.model.normaliser().mean, masks);
-        let features = self.model.features(features, views)?;
+        let mean = &self.model.normaliser().mean;
+        let features = match (features, &mut device) {
+            (Features::Device(features), Some(device)) => {
+                let features =
+                    features.to_dtype(DType::F32)?.contiguous()?.reshape((views, frames, mean.len()))?;
+                device.features(i, &features, &self.cfg.spec_mask, mean, masks)?;
+                features
+            }
+            (features, device) => {
+                if let Some(device) = device {
+                    device.next(i);
+                }
+                let mut features = match features {
+                    Features::Host(values) => values,
+                    rendered => rendered.host()?.into_owned(),
+                };
+                finite(&features, views, step)?;
+                self.cfg.spec_mask.apply(&mut features, frames, mean, masks);
+                self.model.features(features, views)?
+            }
+        };
         let kept = self.kept(self.model.patches(), views, number);
         let noise = Noise { key: self.noise.with(number as u64), first: 0 };
         let pass = Pass { graph: true, kept: kept.as_ref(), noise: Some(noise), ..Pass::default() };
-        self.objective.gradients(&self.model, &self.params, &features, pass, &groups, step)
+        self.objective.gradients(device, &self.model, &self.params, &features, pass, &groups, step)
     }
 
     /// The patches that each view keeps in batch `number`, in order of time.
@@ -426,7 +641,7 @@ impl Training {
     }
 }
 
-/// Whether a batch fits the model and is finite.
+/// Whether a batch fits the model.
 fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
     let config = model.config();
     let (values, heads) = (config.frames * config.front_end.mels, config.subspaces.len());
@@ -443,8 +658,14 @@ fn check(model: &Model, batch: &TrainBatch, step: usize) -> Result<()> {
     if let Some(groups) = batch.groups.iter().find(|groups| groups.len() != batch.views) {
         return fault(format!("{} group ids for {} views", groups.len(), batch.views));
     }
+    Ok(())
+}
+
+/// Whether the features of all views are finite.
+fn finite(features: &[f32], views: usize, step: usize) -> Result<()> {
+    let values = (features.len() / views.max(1)).max(1);
     // A sum is finite only if all its terms are, and is faster to take than to look at each.
-    for (view, features) in batch.features.chunks_exact(values).enumerate() {
+    for (view, features) in features.chunks_exact(values).enumerate() {
         let sum: f64 = features.chunks(16).map(|x| f64::from(x.iter().sum::<f32>())).sum();
         if !sum.is_finite() {
             return Err(ModelError::NotFinite { what: format!("a feature of view {view}"), step });

@@ -1,5 +1,8 @@
 // CUDA's words for a C++ compiler: blocks run one after the other, the threads of a block as fibers that run in turn
 // until they meet at a barrier. Included before every kernel when the mirror is compiled; only tests use it.
+//
+// A device runs blocks and threads in any order. Here the order turns around from launch to launch, from block to block
+// and from barrier to barrier, so that what counts on one of them comes out wrong.
 #pragma once
 #define LOEV_MIRROR
 
@@ -46,6 +49,8 @@ struct Block {
     ucontext_t scheduler;
     Fiber* running = nullptr;
     const std::function<void()>* body = nullptr;
+    // Whether this block's threads begin with the last, and whether this launch does with the last block.
+    bool backward = false, turned = false;
 };
 
 inline Block& block() {
@@ -94,9 +99,10 @@ inline int run_block(Block& b) {
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, enter, 0);
     }
-    for (;;) {
+    for (bool backward = b.backward;; backward = !backward) {
         bool ran = false, ended = true;
-        for (size_t i = 0; i < count; i++) {
+        for (size_t turn = 0; turn < count; turn++) {
+            size_t i = backward ? count - 1 - turn : turn;
             if (b.fibers[i].wait == Wait::none) {
                 b.running = &b.fibers[i];
                 swapcontext(&b.scheduler, &b.fibers[i].context);
@@ -118,14 +124,16 @@ inline int run(const unsigned* grid, unsigned threads, unsigned shared, const st
     b.body = &body;
     b.fibers.resize(threads);
     b.stacks.resize(threads);
-    for (unsigned z = 0; z < grid[2]; z++)
-        for (unsigned y = 0; y < grid[1]; y++)
-            for (unsigned x = 0; x < grid[0]; x++) {
-                b.block_index = {x, y, z};
-                // Shared memory holds NaN until it is written.
-                b.shared_memory.assign(shared + 16, 0xFF);
-                if (int code = run_block(b)) return code;
-            }
+    b.turned = !b.turned;
+    const uint64_t blocks = (uint64_t)grid[0] * grid[1] * grid[2];
+    for (uint64_t turn = 0; turn < blocks; turn++) {
+        uint64_t i = b.turned ? blocks - 1 - turn : turn;
+        b.block_index = {(unsigned)(i % grid[0]), (unsigned)(i / grid[0] % grid[1]), (unsigned)(i / grid[0] / grid[1])};
+        b.backward = turn % 2;
+        // Shared memory holds NaN until it is written.
+        b.shared_memory.assign(shared + 16, 0xFF);
+        if (int code = run_block(b)) return code;
+    }
     return 0;
 }
 
@@ -140,6 +148,20 @@ template <typename T> T shuffle(T value, int from) {
     if (at < b.fibers.size()) memcpy(&other, b.fibers[at].shown, sizeof(T));
     pause(Wait::warp);
     return other;
+}
+
+// One bit of each lane of the warp that has not ended.
+inline unsigned ballot(bool yes) {
+    Block& b = block();
+    Fiber* self = b.running;
+    self->shown[0] = yes;
+    pause(Wait::warp);
+    size_t me = self - b.fibers.data(), first = me - me % 32;
+    unsigned bits = 0;
+    for (size_t i = first; i < std::min(first + 32, b.fibers.size()); i++)
+        if (b.fibers[i].wait != Wait::done && b.fibers[i].shown[0]) bits |= 1u << (i - first);
+    pause(Wait::warp);
+    return bits;
 }
 
 // What the `lane`-th thread of this warp shows.
@@ -202,6 +224,7 @@ template <typename T> T __shfl_up_sync(unsigned, T x, int by) {
     int lane = mirror::lane() - by;
     return mirror::shuffle(x, lane >= 0 ? lane : mirror::lane());
 }
+inline unsigned __ballot_sync(unsigned, bool yes) { return mirror::ballot(yes); }
 template <typename T> T __ldg(const T* at) { return *at; }
 template <typename T> T atomicAdd(T* at, T x) { T old = *at; *at += x; return old; }
 template <typename T> T atomicMax(T* at, T x) { T old = *at; *at = std::max(*at, x); return old; }
@@ -210,6 +233,8 @@ template <typename T> T atomicOr(T* at, T x) { T old = *at; *at |= x; return old
 using std::max;
 using std::min;
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+inline double cospi(double x) { return cos(3.14159265358979323846 * x); }
+inline double sinpi(double x) { return sin(3.14159265358979323846 * x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }

@@ -147,6 +147,14 @@ impl Machine for Cuda {
         self.synchronise()
     }
 
+    fn fetch(&self, from: u64, to: &mut [u8]) -> Result<Ticket, GpuError> {
+        const WHAT: &str = "copying from it";
+        self.bind(WHAT)?;
+        // SAFETY: the caller's buffer is as long; `to` is pinned and left alone until the event has come.
+        unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.map_err(failed(WHAT))?;
+        Ok(Ticket(Arc::new(self.event(WHAT, &self.stream)?)))
+    }
+
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError> {
         self.bind("copying")?;
         // SAFETY: both of the caller's buffers hold `bytes` bytes.

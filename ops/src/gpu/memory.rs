@@ -23,6 +23,10 @@ macro_rules! plain {
 }
 plain!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
 
+// SAFETY: values one after the other, without gaps.
+#[allow(unsafe_code)]
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
 #[allow(unsafe_code)]
 pub(super) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
     // SAFETY: plain values are their bytes, and `u8` may lie anywhere.
@@ -141,6 +145,20 @@ impl Gpu {
         Ok(values)
     }
 
+    /// Begins to copy the first values of a buffer to the host, as many as `to` holds, in order with the work of the
+    /// device; the host goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`GpuError::Shape`] when there are not as many, [`GpuError::Failed`].
+    pub fn fetch<T: Plain>(&self, from: &Buffer<T>, mut to: Pinned<T>) -> Result<Coming<T>, GpuError> {
+        let (have, want) = (from.len, to.len);
+        if want > have {
+            return Err(GpuError::Shape(format!("{want} values were asked of a buffer of {have}")));
+        }
+        let ticket = self.0.fetch(from.address, bytes_of_mut(&mut to))?;
+        Ok(Coming { values: to, ticket })
+    }
+
     /// Copies `from` to the beginning of `to`, on the device.
     ///
     /// # Errors
@@ -186,6 +204,24 @@ impl Gpu {
             return Err(GpuError::Shape(format!("{len} values from {} to {}", from.len, to.len)));
         };
         self.0.stage(to.address, bytes_of(source))
+    }
+}
+
+/// Values on their way from the device.
+#[derive(Debug)]
+pub struct Coming<T: Plain> {
+    values: Pinned<T>,
+    ticket: Ticket,
+}
+
+impl<T: Plain> Coming<T> {
+    /// The memory they were to come to, when they are there; waits for nothing that was asked for later.
+    ///
+    /// # Errors
+    /// [`GpuError::Failed`], also for work that was asked for before.
+    pub fn wait(self, gpu: &Gpu) -> Result<Pinned<T>, GpuError> {
+        gpu.finish(&self.ticket)?;
+        Ok(self.values)
     }
 }
 

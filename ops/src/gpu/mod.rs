@@ -13,11 +13,15 @@
 //! indices, missing barriers, reads of memory that nobody wrote (it is full of NaN) and writes beyond an end (the
 //! guards around memory are looked at after each launch), on machines without a GPU. It is slow.
 
+mod arguments;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod features;
 mod memory;
 #[cfg(any(test, feature = "mirror"))]
 mod mirror;
+mod parity;
+mod render;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +30,10 @@ use std::sync::Arc;
 
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
-pub use memory::{Buffer, Pinned, Plain};
+pub use features::GpuLogMel;
+pub use memory::{Buffer, Coming, Pinned, Plain};
+pub use parity::{LOG_MEL_DB, Measure, ParityRow, TOLERANCES, Tolerance, parity};
+pub use render::{GpuRenderer, GpuViews, Pcm, Sources};
 
 /// What a GPU can fail with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,6 +141,7 @@ trait Machine: Send + Sync {
     fn zero(&self, address: u64, bytes: usize) -> Result<(), GpuError>;
     fn upload(&self, to: u64, from: &[u8]) -> Result<(), GpuError>;
     fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError>;
+    fn fetch(&self, from: u64, to: &mut [u8]) -> Result<Ticket, GpuError>;
     fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError>;
     fn launch(
         &self,

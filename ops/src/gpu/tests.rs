@@ -1,41 +1,94 @@
 //! The mirror finds what it is there to find.
 
+use super::arguments::arguments;
 use super::*;
 
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Scale {
-    x: u64,
-    factor: u64,
-    length: i64,
-    views: i32,
-    gap: i32,
+arguments! {
+    struct View { at: i64, stride: i64, frames: i32, gap: i32 }
+    struct MeasureAll { samples: u64, views: u64, measures: u64, channels: i32, gap: i32 }
+    struct Short { samples: u64 }
 }
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Scale {}
+
+/// The mirror, where there is a compiler for it.
+pub(super) fn mirror() -> Option<Gpu> {
+    let gpu = Gpu::mirror();
+    if let Err(error) = &gpu {
+        println!("passed over: {error}");
+    }
+    gpu.ok()
+}
+
+/// Energies and peaks of two sounds, one block each, with barriers in between.
+#[test]
+fn kernels_run_barriers_hold_and_faults_are_found() {
+    let Some(gpu) = mirror() else { return };
+    let samples = gpu.upload(&(0..200).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+    let view = |at| View { at, stride: 100, frames: 100, gap: 0 };
+    let views = gpu.upload(&[view(0), view(100)]).unwrap();
+    let measures = gpu.memory::<f64>(4).unwrap();
+    assert!(gpu.download(&measures).unwrap().iter().all(|x| x.is_nan()));
+    let measure = MeasureAll {
+        samples: samples.address(),
+        views: views.address(),
+        measures: measures.address(),
+        channels: 1,
+        gap: 0,
+    };
+    gpu.launch(&KERNELS, "measure", Launch::blocks([2, 1, 1], 96), &measure).unwrap();
+    let got = gpu.download(&measures).unwrap();
+    assert_eq!((got[0], got[2]), (328_350.0, 2_318_350.0));
+    assert_eq!((got[1].to_bits() as u32, got[3].to_bits() as u32), (99f32.to_bits(), 199f32.to_bits()));
+
+    let beyond = gpu.launch(&KERNELS, "measure", Launch::blocks([3, 1, 1], 96), &measure);
+    assert!(beyond.is_err_and(|e| e.to_string().contains("outside a buffer")));
+    let short = gpu.launch(&KERNELS, "measure", Launch::blocks([1, 1, 1], 32), &Short { samples: 0 });
+    assert!(short.is_err_and(|e| e.to_string().contains("another structure")));
+    assert!(gpu.launch(&KERNELS, "no_such_kernel", Launch::items(1, 32), &measure).is_err());
+}
+
+static FAULTS: Kernels = Kernels {
+    name: "faults",
+    sources: concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/mirror/faults"),
+    image: &[],
+};
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Sum {
+struct Values {
     x: u64,
-    sums: u64,
     length: i64,
 }
 // SAFETY: numbers without gaps.
 #[allow(unsafe_code)]
-unsafe impl Plain for Sum {}
+unsafe impl Plain for Values {}
 
 #[test]
-fn kernels_run_and_barriers_hold() {
+fn the_mirror_finds_faults() {
     let gpu = Gpu::mirror().unwrap();
-    let x = gpu.upload(&(0..200).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
-    let factor = gpu.upload(&[2.0f32, -1.0]).unwrap();
-    let scale = Scale { x: x.address(), factor: factor.address(), length: 100, views: 2, gap: 0 };
-    gpu.launch(&KERNELS, "scale", Launch::items(200, 64), &scale).unwrap();
-    let sums = gpu.memory::<f32>(2).unwrap();
-    assert!(gpu.download(&sums).unwrap().iter().all(|x| x.is_nan()));
-    let sum = Sum { x: x.address(), sums: sums.address(), length: 100 };
-    gpu.launch(&KERNELS, "sum", Launch::blocks([2, 1, 1], 96), &sum).unwrap();
-    assert_eq!(gpu.download(&sums).unwrap(), [9_900.0, -14_950.0]);
+    let run = |kernel: &'static str| {
+        let x = gpu.upload(&(0..256).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+        let values = Values { x: x.address(), length: 256 };
+        gpu.launch(&FAULTS, kernel, Launch::blocks([4, 1, 1], 64).shared(256), &values)?;
+        gpu.download(&x)
+    };
+    let turned: Vec<f32> = (0..256).map(|i| (i / 64 * 64 + (i + 1) % 64) as f32).collect();
+    assert_eq!(run("with_barrier").unwrap(), turned);
+    assert_ne!(run("no_barrier").unwrap(), turned);
+    // Of two launches one runs the blocks in the order that hides the fault.
+    assert_ne!(run("across_blocks").unwrap(), run("across_blocks").unwrap());
+    let message = |kernel| run(kernel).unwrap_err().to_string();
+    assert!(message("beyond_the_end").contains("outside a buffer"));
+    assert!(message("different_barriers").contains("different barriers"));
+    assert!(message("no_such_kernel").contains("no_such_kernel"));
+    let error = gpu.launch(&FAULTS, "no_barrier", Launch::blocks([1, 1, 1], 1), &0u64).unwrap_err();
+    assert!(error.to_string().contains("another structure"), "{error}");
+}
+
+#[test]
+fn values_come_while_the_host_goes_on() {
+    let gpu = Gpu::mirror().unwrap();
+    let buffer = gpu.upload(&[1.5f64, -2.0, 3.0]).unwrap();
+    let coming = gpu.fetch(&buffer, gpu.pinned(2).unwrap()).unwrap();
+    assert_eq!(coming.wait(&gpu).unwrap()[..], [1.5, -2.0]);
+    assert!(matches!(gpu.fetch(&buffer, gpu.pinned(4).unwrap()), Err(GpuError::Shape(_))));
 }

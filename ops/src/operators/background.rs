@@ -44,12 +44,17 @@ fn run(audio: &mut Audio, background: &Audio, params: &[f64], _: &mut Rng, _: &m
     if music <= 0.0 || noise <= 0.0 {
         return;
     }
-    let scale = (music / noise).sqrt() * 10f64.powf(-snr_db / 20.0);
+    let scale = (music / noise).sqrt() * gain(snr_db);
     for (channel, background) in audio.channels.iter_mut().zip(&background.channels) {
         for (sample, other) in channel.iter_mut().zip(background) {
             *sample = finite_f32(f64::from(*sample) + f64::from(*other) * scale);
         }
     }
+}
+
+/// The gain of the background at the level of the music.
+pub(crate) fn gain(snr_db: f64) -> f64 {
+    10f64.powf(-snr_db / 20.0)
 }
 
 /// The sum of squares of all samples.

@@ -12,7 +12,7 @@ use crate::rng::Rng;
 
 use super::colored_noise::triangular;
 
-const TRIANGULAR: usize = 1;
+pub(crate) const TRIANGULAR: usize = 1;
 
 pub(super) static DEF: OperatorDef = OperatorDef {
     name: "bit_crush",
@@ -48,9 +48,14 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::Audiomentations, "BitCrush"), (Peer::Pedalboard, "Bitcrush")],
 };
 
+/// Steps of a unit.
+pub(crate) fn scale(bits: f64) -> f64 {
+    (bits - 1.0).exp2()
+}
+
 fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, _: &mut Scratch) {
     let &[bits, dither] = params else { return };
-    let scale = (bits - 1.0).exp2();
+    let scale = scale(bits);
     let step = 1.0 / scale;
     for channel in &mut audio.channels {
         if dither as usize == TRIANGULAR {

@@ -31,12 +31,17 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::Audiomentations, "ClippingDistortion"), (Peer::Pedalboard, "Clipping")],
 };
 
+/// The part of the peak that stays.
+pub(crate) fn share(threshold_db: f64) -> f64 {
+    10f64.powf(threshold_db / 20.0)
+}
+
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[threshold_db] = params else { return };
     if threshold_db >= 0.0 {
         return;
     }
-    let threshold = (f64::from(audio.peak()) * 10f64.powf(threshold_db / 20.0)) as f32;
+    let threshold = (f64::from(audio.peak()) * share(threshold_db)) as f32;
     for channel in &mut audio.channels {
         for sample in channel {
             *sample = sample.min(threshold).max(-threshold);

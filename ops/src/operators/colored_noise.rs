@@ -61,7 +61,7 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     if count == 0 || power <= 0.0 {
         return;
     }
-    let level = (power / count as f64).sqrt() / 10f64.powf(snr_db / 20.0);
+    let level = (power / count as f64).sqrt() / gain(snr_db);
     let rate = audio.rate;
     for channel in &mut audio.channels {
         let noise = noise(channel.len(), rate, exponent, rng, scratch);
@@ -74,6 +74,21 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
             }
         }
     }
+}
+
+/// The level of the music over that of the noise.
+pub(crate) fn gain(snr_db: f64) -> f64 {
+    10f64.powf(snr_db / 20.0)
+}
+
+/// The bin below which the density is flat.
+pub(crate) fn flat_bin(length: usize, rate: u32) -> f64 {
+    FLAT_BELOW_HZ * length as f64 / f64::from(rate)
+}
+
+/// The power law is evaluated at most 1/32 of the frequency apart and interpolated in between: the bin after `from`.
+pub(crate) fn next_knot(from: usize) -> usize {
+    from + (from / 32).max(1)
 }
 
 /// The buffers that noise is made in.
@@ -93,12 +108,11 @@ fn noise<'a>(frames: usize, rate: u32, exponent: f64, rng: &mut Rng, scratch: &'
     spectrum.resize(bins, Complex::default());
     samples.resize(length, 0.0);
     work.resize(fft.get_scratch_len(), Complex::default());
-    let flat = FLAT_BELOW_HZ * length as f64 / f64::from(rate);
+    let flat = flat_bin(length, rate);
     let amplitude = |bin: usize| (bin as f64).max(flat).powf(-exponent / 2.0) as f32;
-    // The power law is evaluated at most 1/32 of the frequency apart and interpolated in between.
     let (mut from, mut at_from) = (0, amplitude(0));
     while from < bins {
-        let to = from + (from / 32).max(1);
+        let to = next_knot(from);
         let at_to = amplitude(to);
         let slope = (at_to - at_from) / (to - from) as f32;
         for (pair, bins) in spectrum[from..to.min(bins)].chunks_mut(2).enumerate() {
@@ -126,7 +140,7 @@ pub(super) fn triangular(word: u32) -> f32 {
 }
 
 /// The least even number of the form 2^a 3^b 5^c that is at least `n`: its transform is fast.
-pub(super) fn smooth_length(n: usize) -> usize {
+pub(crate) fn smooth_length(n: usize) -> usize {
     let mut best = n.max(4).next_power_of_two();
     let mut fives = 2;
     while fives < best {

@@ -64,19 +64,26 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 };
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
-    let &[low_db, low_hz, db1, hz1, octaves1, db2, hz2, octaves2, high_db, high_hz] = params else { return };
-    let rate = f64::from(audio.rate);
-    let sections = [
-        (low_db, Section::low_shelf(low_hz / rate, low_db)),
-        (db1, Section::peak(hz1 / rate, db1, octaves1)),
-        (db2, Section::peak(hz2 / rate, db2, octaves2)),
-        (high_db, Section::high_shelf(high_hz / rate, high_db)),
-    ];
+    let sections = sections(params, audio.rate);
     for channel in &mut audio.channels {
-        for (_, section) in sections.iter().filter(|(db, _)| *db != 0.0) {
+        for section in sections.iter().flatten() {
             section.run(channel);
         }
     }
+}
+
+/// The bands, those without a gain left out.
+pub(crate) fn sections(params: &[f64], rate: u32) -> [Option<Section>; 4] {
+    let &[low_db, low_hz, db1, hz1, octaves1, db2, hz2, octaves2, high_db, high_hz] = params else {
+        return [None; 4];
+    };
+    let rate = f64::from(rate);
+    [
+        (low_db != 0.0).then(|| Section::low_shelf(low_hz / rate, low_db)),
+        (db1 != 0.0).then(|| Section::peak(hz1 / rate, db1, octaves1)),
+        (db2 != 0.0).then(|| Section::peak(hz2 / rate, db2, octaves2)),
+        (high_db != 0.0).then(|| Section::high_shelf(high_hz / rate, high_db)),
+    ]
 }
 
 #[cfg(test)]

@@ -52,12 +52,15 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::Torchaudio, "transforms.Fade")],
 };
 
+/// The frames of a fade, of all `frames` at most.
+pub(crate) fn length(seconds: f64, rate: u32, frames: usize) -> usize {
+    ((seconds * f64::from(rate)).round() as usize).min(frames)
+}
+
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[in_s, out_s, curve] = params else { return };
     let frames = audio.frames();
-    let rate = f64::from(audio.rate);
-    let length = |seconds: f64| ((seconds * rate).round() as usize).min(frames);
-    let (fade_in, fade_out) = (length(in_s), length(out_s));
+    let [fade_in, fade_out] = [in_s, out_s].map(|seconds| length(seconds, audio.rate, frames));
     for channel in &mut audio.channels {
         rise(channel[..fade_in].iter_mut(), fade_in, curve as usize);
         rise(channel[frames - fade_out..].iter_mut().rev(), fade_out, curve as usize);

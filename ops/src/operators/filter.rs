@@ -77,17 +77,22 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 };
 
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
-    let &[kind, low_hz, high_hz, centre_hz, octaves] = params else { return };
-    let rate = f64::from(audio.rate);
-    let section = match kind as usize {
+    let Some(section) = section(params, audio.rate) else { return };
+    for channel in &mut audio.channels {
+        section.run(channel);
+    }
+}
+
+/// The filter of some parameters.
+pub(crate) fn section(params: &[f64], rate: u32) -> Option<Section> {
+    let &[kind, low_hz, high_hz, centre_hz, octaves] = params else { return None };
+    let rate = f64::from(rate);
+    Some(match kind as usize {
         LOW => Section::low_pass(low_hz / rate),
         HIGH => Section::high_pass(high_hz / rate),
         BAND => Section::band_pass(centre_hz / rate, octaves),
         _ => Section::notch(centre_hz / rate, octaves),
-    };
-    for channel in &mut audio.channels {
-        section.run(channel);
-    }
+    })
 }
 
 #[cfg(test)]

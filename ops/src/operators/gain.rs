@@ -34,9 +34,14 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     ],
 };
 
+/// What samples are multiplied by.
+pub(crate) fn factor(db: f64) -> f32 {
+    10f64.powf(db / 20.0) as f32
+}
+
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[db] = params else { return };
-    let factor = 10f64.powf(db / 20.0) as f32;
+    let factor = factor(db);
     for channel in &mut audio.channels {
         for sample in channel {
             *sample = (*sample * factor).clamp(f32::MIN, f32::MAX);

@@ -37,14 +37,20 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::TorchAudiomentations, "Mix")],
 };
 
+/// The gains of the view and of the other recording, both at the level of the view.
+pub(crate) fn gains(weight: f64) -> (f64, f64) {
+    let norm = 1.0 / (weight * weight + (1.0 - weight) * (1.0 - weight)).sqrt();
+    ((1.0 - weight) * norm, weight * norm)
+}
+
 fn run(audio: &mut Audio, other: &Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[weight] = params else { return };
     let (here, there) = (energy(&audio.channels), energy(&other.channels));
     if weight <= 0.0 || here <= 0.0 || there <= 0.0 {
         return;
     }
-    let norm = 1.0 / (weight * weight + (1.0 - weight) * (1.0 - weight)).sqrt();
-    let (keep, add) = ((1.0 - weight) * norm, weight * norm * (here / there).sqrt());
+    let (keep, add) = gains(weight);
+    let add = add * (here / there).sqrt();
     for (channel, other) in audio.channels.iter_mut().zip(&other.channels) {
         for (sample, other) in channel.iter_mut().zip(other) {
             *sample = finite_f32(f64::from(*sample) * keep + f64::from(*other) * add);

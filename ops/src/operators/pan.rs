@@ -47,7 +47,7 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
 }
 
 /// The gain of the channel on the positive side. The squares of both sides add up to 2 everywhere.
-fn gain(position: f64) -> f64 {
+pub(crate) fn gain(position: f64) -> f64 {
     // Written as a sine, which is exactly 0 at the far end.
     SQRT_2 * ((1.0 + position) * FRAC_PI_4).sin()
 }

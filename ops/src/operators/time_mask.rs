@@ -50,12 +50,27 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::Audiomentations, "TimeMask"), (Peer::Torchaudio, "transforms.TimeMasking")],
 };
 
+/// Where the mask lies, in frames.
+pub(crate) struct Mask {
+    pub from: usize,
+    pub masked: usize,
+    /// Of the mask, on either side.
+    pub edge: usize,
+}
+
+impl Mask {
+    /// `start` and `length` as they are drawn.
+    pub(crate) fn new(start: f64, length: f64, rate: u32, frames: usize) -> Self {
+        let masked = ((length * frames as f64).round() as usize).min(frames);
+        let from = ((start * (frames - masked) as f64).round() as usize).min(frames - masked);
+        let edge = ((EDGE_S * f64::from(rate)).round() as usize).min(masked / 2);
+        Self { from, masked, edge }
+    }
+}
+
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     let &[start, length] = params else { return };
-    let frames = audio.frames();
-    let masked = ((length * frames as f64).round() as usize).min(frames);
-    let from = ((start * (frames - masked) as f64).round() as usize).min(frames - masked);
-    let edge = ((EDGE_S * f64::from(audio.rate)).round() as usize).min(masked / 2);
+    let Mask { from, masked, edge } = Mask::new(start, length, audio.rate, audio.frames());
     for channel in &mut audio.channels {
         let mask = &mut channel[from..from + masked];
         mask[edge..masked - edge].fill(0.0);

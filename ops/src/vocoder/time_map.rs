@@ -10,20 +10,29 @@
 const BLOCK_SECONDS: f64 = 0.0025;
 /// An attack is a rise of the energy in AFTER blocks over that in the BEFORE blocks before them, by RISE at least and
 /// the largest within APART blocks.
-const BEFORE: usize = 8;
-const AFTER: usize = 4;
-const APART: usize = 12;
-const RISE: f32 = 3.0;
+pub(crate) const BEFORE: usize = 8;
+pub(crate) const AFTER: usize = 4;
+pub(crate) const APART: usize = 12;
+pub(crate) const RISE: f32 = 3.0;
 /// What lies this far below the mean energy counts as silence.
-const SILENCE: f32 = 1e-3;
+pub(crate) const SILENCE: f32 = 1e-3;
 /// The source's own pace is kept this far from an attack on either side, in frames of the vocoder.
-const OWN_PACE: f64 = 0.25;
+pub(crate) const OWN_PACE: f64 = 0.25;
 /// Between attacks the pace changes by no more than this factor or its inverse.
-const LEAST_PACE: f64 = 0.5;
+pub(crate) const LEAST_PACE: f64 = 0.5;
+
+/// The samples of a block.
+pub(crate) fn block_length(sample_rate: u32) -> usize {
+    (f64::from(sample_rate) * BLOCK_SECONDS).round().max(2.0) as usize
+}
+
+/// An attack that comes within so much of a frame counts as one in it, and so does one that came within so much.
+pub(crate) const AHEAD: f64 = 0.5;
+pub(crate) const PAST: f64 = 0.1;
 
 /// Places in the stretched signal and in the source, in samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub out: f64,
     pub source: f64,
 }
@@ -45,7 +54,7 @@ impl TimeMap {
     /// For frames of `size` samples.
     pub fn new(sample_rate: u32, size: usize) -> Self {
         Self {
-            block: (f64::from(sample_rate) * BLOCK_SECONDS).round().max(2.0) as usize,
+            block: block_length(sample_rate),
             size: size as f64,
             energy: Vec::new(),
             rises: Vec::new(),
@@ -93,7 +102,7 @@ impl TimeMap {
 
     /// Whether the frame around `source` holds an attack that comes, or has just come.
     pub fn has_attack(&self, source: f64) -> bool {
-        let (past, ahead) = (source - 0.1 * self.size, source + 0.5 * self.size);
+        let (past, ahead) = (source - PAST * self.size, source + AHEAD * self.size);
         let next = self.attacks.partition_point(|attack| *attack < past);
         self.attacks.get(next).is_some_and(|attack| *attack < ahead)
     }

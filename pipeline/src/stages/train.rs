@@ -6,14 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use loev_models::encoder::tokens::Normaliser;
-use loev_models::train::{TrainBatch, Training};
+use loev_models::train::{StepMetrics, TrainBatch, Training};
 use loev_models::{Device, Method, ModelConfig};
 use loev_ops::chain::{Chain, Sampling};
 use loev_ops::draw_table::{chain_metadata, draw_fields};
@@ -272,7 +272,7 @@ fn train_batch(rows: &RecordBatch, heads: usize) -> Result<TrainBatch, RunError>
     let epoch = primitive::<Int32Type>(rows, "epoch")?;
     let of_head = |head: usize| ids.iter().skip(head).step_by(stored_heads).copied().collect();
     Ok(TrainBatch {
-        features: features.values().to_vec(),
+        features: features.values().to_vec().into(),
         views: rows.num_rows(),
         groups: (0..heads.min(stored_heads)).map(of_head).collect(),
         epoch: epoch.values().first().map_or(0, |e| e.unsigned_abs()),
@@ -347,6 +347,14 @@ fn train_on(
         training.fit(&batches)?;
     }
     let (mut views, mut seconds, mut waiting) = (0, 0.0, 0.0);
+    let mut record = |step: &StepMetrics, curve: &mut Curve| {
+        views += step.views as u64;
+        seconds += curve::seconds(step);
+        waiting += step.wait_seconds;
+        curve.push(step);
+        stage.bar.note(format!("loss {:.3}, {:.0} views/s", step.loss, views as f64 / seconds.max(1e-9)));
+        stage.bar.add(1);
+    };
     while training.steps() < options.training.steps {
         let (mut batches, mut wait) = (Vec::new(), 0.0);
         while batches.len() < options.training.accumulate {
@@ -361,20 +369,22 @@ fn train_on(
         if batches.is_empty() {
             break;
         }
-        let mut step = training.step_on(batches)?;
-        step.wait_seconds = wait;
-        views += step.views as u64;
-        seconds += curve::seconds(&step);
-        waiting += wait;
-        curve.push(&step);
-        stage.bar.note(format!("loss {:.3}, {:.0} views/s", step.loss, views as f64 / seconds.max(1e-9)));
-        stage.bar.add(1);
+        let step = training.submit(batches, Duration::from_secs_f64(wait))?;
         let last = training.steps() == options.training.steps;
         let interrupted = stage.interrupt.requested();
-        if !last && (interrupted || training.steps().is_multiple_of(options.checkpoints.every)) {
+        let save = !last && (interrupted || training.steps().is_multiple_of(options.checkpoints.every));
+        // A GPU tells of a step when it is doing the next, unless it is asked.
+        let settled = if save || last { training.settle()? } else { None };
+        for step in step.into_iter().chain(settled) {
+            record(&step, &mut curve);
+        }
+        if save {
             states.save(&training, &mut curve, notes, stage)?;
         }
         stage.interrupt.check()?;
+    }
+    if let Some(step) = training.settle()? {
+        record(&step, &mut curve);
     }
     drop(lanes);
     fault::io("model.save").map_err(RunError::io("cannot write", checkpoint))?;

@@ -244,7 +244,7 @@ fn a_few_steps_lower_the_loss() {
         }
         let groups =
             vec![vec![0, 0, 1, 1, 2, 2, 3, 3], vec![0, 1, 0, 1, 2, 3, 2, 3], vec![0, 1, 1, 0, 2, 3, 3, 2]];
-        let batch = TrainBatch { features, views: 8, groups, epoch: 0 };
+        let batch = TrainBatch { features: features.into(), views: 8, groups, epoch: 0 };
         let cfg = TrainConfig { steps: 12, lr: 2e-3, warmup: 2, ..TrainConfig::default() };
         let mut losses = Vec::new();
         let mut observe = |metrics: &crate::train::StepMetrics| {

@@ -1,0 +1,263 @@
+//! One round: the next step of every view, by kind.
+
+use std::collections::BTreeMap;
+
+use super::batch::{Layout, MeasureView, Spot};
+use super::effects::{DistortionView, MixPass, MixView, ViewsPass};
+use super::noise::{NoisePass, NoiseView};
+use super::point::{BiquadPass, BiquadView, PointView, PointsPass, Section};
+use super::tables::{At, Tables};
+use super::{effects, noise, point, warp};
+use crate::audio::Audio;
+use crate::operator::{Kernel, OperatorDef, Warp};
+use crate::operators::colored_noise::smooth_length;
+use crate::render::first_frame;
+use crate::rng::Key;
+
+/// The operators that have kernels and are no warps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Gain,
+    Polarity,
+    DcOffset,
+    Clipping,
+    Fade,
+    TimeMask,
+    Reverse,
+    Pan,
+    StereoWidth,
+    BitCrush,
+    Filter,
+    Equalizer,
+    ColoredNoise,
+    Background,
+    Mixup,
+    Distortion,
+    Shift,
+}
+
+impl Kind {
+    /// The kind of an operator, `None` for a warp.
+    ///
+    /// # Errors
+    /// For an operator without a kernel.
+    pub fn of(def: &OperatorDef) -> Result<Option<Self>, ()> {
+        match def.kernel {
+            Kernel::Warp(_) => return Ok(None),
+            Kernel::Shift(_) => return Ok(Some(Self::Shift)),
+            Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Speed(_) => {}
+        }
+        Ok(Some(match def.name {
+            "gain" => Self::Gain,
+            "polarity" => Self::Polarity,
+            "dc_offset" => Self::DcOffset,
+            "clipping" => Self::Clipping,
+            "fade" => Self::Fade,
+            "time_mask" => Self::TimeMask,
+            "reverse" => Self::Reverse,
+            "pan" => Self::Pan,
+            "stereo_width" => Self::StereoWidth,
+            "bit_crush" => Self::BitCrush,
+            "filter" => Self::Filter,
+            "equalizer" => Self::Equalizer,
+            "colored_noise" => Self::ColoredNoise,
+            "background" => Self::Background,
+            "mixup" => Self::Mixup,
+            "distortion" => Self::Distortion,
+            _ => return Err(()),
+        }))
+    }
+}
+
+/// Launches that follow each other.
+pub(super) enum Pass {
+    /// Levels of views in the arena.
+    Measure {
+        views: At,
+        count: usize,
+        first: usize,
+    },
+    /// Levels of recordings among the tables.
+    MeasureTables {
+        views: At,
+        count: usize,
+        first: usize,
+    },
+    Warp(warp::WarpPass),
+    Points(PointsPass),
+    Biquads(BiquadPass),
+    Noise(NoisePass),
+    Distortion(ViewsPass),
+    Mix(MixPass),
+}
+
+/// What a round does, gathered.
+pub(super) struct Round {
+    pub layout: Layout,
+    pub rate: u32,
+    /// The number of the first measure, and what is measured: views before anything else, then recordings, then what
+    /// effects made.
+    first: usize,
+    measures: Vec<MeasureView>,
+    recordings: Vec<MeasureView>,
+    wet: Vec<MeasureView>,
+    warps: Vec<warp::WarpView>,
+    points: Vec<PointView>,
+    biquads: Vec<BiquadView>,
+    sections: Vec<Section>,
+    noises: BTreeMap<usize, Vec<NoiseView>>,
+    distortions: Vec<DistortionView>,
+    /// Sounds to mix in, from the tables and from the arena. Numbers of measures of the second sound count from the first
+    /// of its list until the round is finished.
+    mixes: [Vec<MixView>; 2],
+}
+
+impl Round {
+    pub fn new(layout: Layout, rate: u32, first: usize) -> Self {
+        Self {
+            layout,
+            rate,
+            first,
+            measures: Vec::new(),
+            recordings: Vec::new(),
+            wet: Vec::new(),
+            warps: Vec::new(),
+            points: Vec::new(),
+            biquads: Vec::new(),
+            sections: Vec::new(),
+            noises: BTreeMap::new(),
+            distortions: Vec::new(),
+            mixes: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// Has a view measured first; the number of the measure.
+    fn measure(&mut self, at: i64, frames: usize) -> i32 {
+        let stride = self.layout.stride as i64;
+        self.measures.push(MeasureView { at, stride, frames: frames as i32, gap: 0 });
+        (self.first + self.measures.len() - 1) as i32
+    }
+
+    /// A view goes through the vocoder to its other place.
+    pub fn warp(&mut self, plan: &warp::Plan, warp: Warp, frames: usize, spot: &mut Spot) {
+        let from = self.layout.at(spot);
+        let to = self.layout.place(spot.slot, 1 - spot.side);
+        self.warps.push(plan.view(warp, from, spot.frames, to, frames));
+        (spot.side, spot.skip, spot.frames) = (1 - spot.side, 0, frames);
+    }
+
+    /// An operator without a second recording.
+    pub fn leaf(&mut self, kind: Kind, params: &[f64], key: Key, frames: usize, spot: &mut Spot) {
+        let at = self.layout.at(spot);
+        match kind {
+            Kind::Shift => {
+                let shift = params.first().copied().unwrap_or(0.0) * f64::from(self.rate);
+                spot.skip += first_frame(spot.frames, frames, shift);
+                spot.frames = frames;
+            }
+            Kind::Filter | Kind::Equalizer => {
+                let sections = point::sections(kind, params, self.rate);
+                if sections.is_empty() {
+                    return;
+                }
+                let (first, count) = (self.sections.len() as i32, sections.len() as i32);
+                self.sections.extend(sections);
+                self.biquads.push(BiquadView { at, frames: spot.frames as i32, first, count, gap: 0 });
+            }
+            Kind::ColoredNoise => {
+                let measure = self.measure(at, spot.frames);
+                if let Some(view) = noise::view(params, key, at, spot.frames, measure) {
+                    self.noises.entry(smooth_length(spot.frames)).or_default().push(view);
+                }
+            }
+            Kind::Distortion => {
+                let measure = self.measure(at, spot.frames);
+                let to = self.layout.place(spot.slot, 1 - spot.side);
+                let Some((view, mut mix)) = effects::distort(params, at, to, spot.frames, measure) else {
+                    return;
+                };
+                mix.stride = self.layout.stride as i64;
+                mix.other_measure = self.wet.len() as i32;
+                self.wet.push(MeasureView { at: to, stride: mix.stride, frames: mix.frames, gap: 0 });
+                self.distortions.push(view);
+                self.mixes[1].push(mix);
+            }
+            _ => {
+                let Some(mut view) = point::view(kind, params, self.rate, self.layout.channels, spot.frames)
+                else {
+                    return;
+                };
+                (view.at, view.key) = (at, key.value());
+                if kind == Kind::Clipping {
+                    view.measure = self.measure(at, spot.frames);
+                }
+                self.points.push(view);
+            }
+        }
+    }
+
+    /// An operator with a second recording, which goes with the tables.
+    pub fn partner(&mut self, tables: &mut Tables, kind: Kind, params: &[f64], other: &Audio, spot: &Spot) {
+        let Some((keep, add)) = effects::gains(kind, params) else { return };
+        let at = self.layout.at(spot);
+        let measure = self.measure(at, spot.frames);
+        let places: Vec<At> = other.channels.iter().map(|channel| tables.push(channel)).collect();
+        let first = places.first().map_or(0, |at| at.samples());
+        // Channels are of one length, so their places are equally far apart.
+        let stride = places.get(1).map_or(0, |at| at.samples() - first);
+        let other_measure = self.recordings.len() as i32;
+        self.recordings.push(MeasureView { at: first, stride, frames: spot.frames as i32, gap: 0 });
+        let mix = MixView::matched(at, first, stride, keep, add, spot.frames, measure, other_measure);
+        self.mixes[0].push(mix);
+    }
+
+    /// Turns what was gathered into passes; the number of the next measure.
+    pub fn finish(mut self, tables: &mut Tables, passes: &mut Vec<Pass>) -> usize {
+        let mut next = self.first;
+        let mut number = |tables: &mut Tables, views: &[MeasureView]| {
+            let (first, count) = (next, views.len());
+            next += count;
+            (count > 0).then(|| (tables.push(views), count, first))
+        };
+        let own = number(tables, &self.measures);
+        let recordings = number(tables, &self.recordings);
+        let wet = number(tables, &self.wet);
+        for (mixes, others) in self.mixes.iter_mut().zip([recordings, wet]) {
+            let first = others.map_or(0, |(_, _, first)| first as i32);
+            mixes.iter_mut().for_each(|mix| mix.other_measure += first);
+        }
+        if let Some((views, count, first)) = own {
+            passes.push(Pass::Measure { views, count, first });
+        }
+        if let Some((views, count, first)) = recordings {
+            passes.push(Pass::MeasureTables { views, count, first });
+        }
+        if !self.warps.is_empty() {
+            passes.push(Pass::Warp(warp::WarpPass::new(&mut self.warps, tables)));
+        }
+        if !self.points.is_empty() {
+            passes.push(Pass::Points(PointsPass::new(&self.points, tables)));
+        }
+        if !self.biquads.is_empty() {
+            passes.push(Pass::Biquads(BiquadPass::new(&self.biquads, &self.sections, tables)));
+        }
+        for (length, views) in &self.noises {
+            passes.push(Pass::Noise(NoisePass::new(*length, views, tables)));
+        }
+        if !self.distortions.is_empty() {
+            passes.push(Pass::Distortion(ViewsPass::new(&self.distortions, |view| view.frames, tables)));
+        }
+        if let Some((views, count, first)) = wet {
+            passes.push(Pass::Measure { views, count, first });
+        }
+        for (mixes, of_tables) in self.mixes.iter().zip([true, false]) {
+            if !mixes.is_empty() {
+                passes.push(Pass::Mix(MixPass {
+                    views: ViewsPass::new(mixes, |mix| mix.frames, tables),
+                    of_tables,
+                }));
+            }
+        }
+        next
+    }
+}
