@@ -44,7 +44,7 @@ pub fn gpu(device: &Device) -> Result<Option<Gpu>> {
 pub fn engine(device: &Device) -> Result<Option<Engine>> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => Ok(Some(Engine::new(under(device)?, device.cublas_handle()))),
+        Device::Cuda(device) => crate::gpu::tensors::engine(device).map(Some),
         _ => Ok(None),
     }
 }

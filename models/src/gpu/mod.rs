@@ -39,6 +39,7 @@ mod stack;
 pub mod tensor;
 #[cfg(feature = "cuda")]
 pub(crate) mod tensors;
+mod tokens;
 pub mod training_check;
 pub mod upload;
 
@@ -131,12 +132,6 @@ fn place(address: u64, at: usize) -> u64 {
 }
 
 impl Engine {
-    /// One whose products are cuBLAS's, on the same stream.
-    #[cfg(feature = "cuda")]
-    pub(crate) fn new(gpu: Gpu, blas: std::sync::Arc<candle_core::cuda::cudarc::cublas::CudaBlas>) -> Self {
-        Self { gpu, blas: product::Blas::Cuda(blas) }
-    }
-
     /// One whose products are a plain kernel: for the mirror, and to check others against. Slow.
     pub fn plain(gpu: Gpu) -> Self {
         Self { gpu, blas: product::Blas::Plain }
