@@ -47,6 +47,11 @@ const SOURCE_RATE: f64 = 96_000.0;
 /// Copies of a source that decoding, resampling and augmenting hold.
 const SOURCE_COPIES: f64 = 4.0;
 
+/// About what reading so many seconds of a source holds.
+pub fn source_bytes(seconds: f64) -> usize {
+    (seconds * SOURCE_RATE * 4.0 * SOURCE_COPIES) as usize
+}
+
 /// What a rendered row carries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -264,8 +269,7 @@ impl RenderOp {
     /// copies, and all rows their results, twice.
     fn bytes(&self, rows: usize) -> usize {
         let Renderers { chain, output, .. } = self.renderers.as_ref();
-        let source = chain.read_seconds() * SOURCE_RATE * 4.0 * SOURCE_COPIES;
-        let sources = source as usize * rows.min(self.pool.threads());
+        let sources = source_bytes(chain.read_seconds()) * rows.min(self.pool.threads());
         sources + 2 * output.values(chain, rows) * size_of::<f32>()
     }
 
