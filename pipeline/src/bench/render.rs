@@ -160,11 +160,12 @@ fn row(gpu: &Gpu, name: String, chain: Chain, least: Duration) -> Result<RenderR
     let views = material.draws.len();
     let mut whole = || -> Result<(), RunError> {
         let views = renderer.render(&material.sources(), &material.segment_of, &material.draws)?;
-        Ok(drop(log_mel.compute(&views)?))
+        log_mel.compute(&views).map(drop).map_err(RunError::from)
     };
     let both = seconds_of(least, &mut whole, wait(gpu))?;
     let rendered = renderer.render(&material.sources(), &material.segment_of, &material.draws)?;
-    let features = seconds_of(least, || Ok::<(), RunError>(drop(log_mel.compute(&rendered)?)), wait(gpu))?;
+    let compute = || log_mel.compute(&rendered).map(drop).map_err(RunError::from);
+    let features = seconds_of(least, compute, wait(gpu))?;
     Ok(RenderRow {
         name,
         seconds: material.chain.seconds,
