@@ -10,6 +10,8 @@
 // Multiplications and additions: forward 4 q n w, backward 14 q n w.
 #include "tensor.cuh"
 
+namespace attention {
+
 struct Attention {
     const bf16* query;       // [views][queries][dim], without its bias
     const float* bias;       // [dim]
@@ -371,3 +373,5 @@ template <typename T> DEVICE void softmax_back(const SoftmaxBack& a) {
 }
 KERNEL(softmax_back_f32, SoftmaxBack, a) { softmax_back<float>(a); }
 KERNEL(softmax_back_bf16, SoftmaxBack, a) { softmax_back<bf16>(a); }
+
+}

@@ -1,6 +1,8 @@
 // Copies of the parameters, rounded to bf16: four values a thread; 6 bytes a value.
 #include "number.cuh"
 
+namespace cast {
+
 struct Cast {
     const float* from;
     bf16* to;
@@ -15,4 +17,6 @@ KERNEL(cast_bf16, Cast, a) {
         return;
     }
     for (; i < a.length; i++) a.to[i] = __float2bfloat16(a.from[i]);
+}
+
 }

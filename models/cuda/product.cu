@@ -1,6 +1,8 @@
 // Products of matrices where there is no cuBLAS: on the mirror, and to check cuBLAS against. One thread a value.
 #include "number.cuh"
 
+namespace product {
+
 struct Product {
     const void* a;
     const void* b;
@@ -25,4 +27,6 @@ KERNEL(product, Product, p) {
         ((bf16*)p.out)[at] = __float2bfloat16(sum);
     else
         ((float*)p.out)[at] = sum;
+}
+
 }

@@ -6,6 +6,8 @@
 // they never depend on timing. Bytes are given per value of a row, of T = bf16.
 #include "drops.cuh"
 
+namespace rows {
+
 // Picks the width that sizes allow.
 #define BY_WIDTH(function, T, a)                                                                                       \
     if (a.wide)                                                                                                        \
@@ -408,4 +410,6 @@ KERNEL(pick, Pick, a) {
     if (a.mode == 0) a.few[i] = *many;
     if (a.mode == 1) *many = a.few[i];
     if (a.mode == 2) *many += a.few[i];
+}
+
 }

@@ -110,7 +110,7 @@ fn cases() -> Vec<Case> {
             cases.push(Case::new("TokensOp", inputs, move |t| {
                 // Features get no gradient, but may lie anyhow too.
                 let features = wave(&[mels, views, frames], 0.71, 1.0).permute((1, 2, 0))?;
-                tokens(shape, &normaliser, kept.as_ref(), t, &features)
+                tokens(shape, Precision::F32, &normaliser, kept.as_ref(), t, &features)
             }));
         }
     }

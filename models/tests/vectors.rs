@@ -180,7 +180,7 @@ fn patch_embedding() {
         let shape = TokenShape { frames: 9, mels: 4, patch_frames: 2, dim: 5, classes: 2 };
         v.check(&["weight", "bias", "position", "classes"], |t| {
             let features = v.get("features").to_dtype(t[0].dtype())?;
-            tokens(shape, &normaliser, kept.as_ref(), t, &features)
+            tokens(shape, Precision::F32, &normaliser, kept.as_ref(), t, &features)
         });
     }
 }

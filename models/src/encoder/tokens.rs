@@ -3,6 +3,7 @@
 
 use super::stack::{slice, sum_in_order, with_slice};
 use crate::{
+    gpu::Precision,
     kernels::{
         Real,
         mat::{View, product},
@@ -53,6 +54,16 @@ impl TokenShape {
         ]
     }
 
+    /// Where each parameter begins among the packed ones.
+    pub(crate) fn places(&self) -> [usize; 4] {
+        let mut at = 0;
+        self.parameters().map(|(_, shape)| {
+            let length = shape.iter().product::<usize>();
+            at += length;
+            at - length
+        })
+    }
+
     fn split<'a, T>(&self, mut packed: &'a [T]) -> [&'a [T]; 4] {
         self.parameters().map(|(_, shape)| {
             let (part, rest) = packed.split_at(shape.iter().product());
@@ -61,7 +72,7 @@ impl TokenShape {
         })
     }
 
-    fn packed(&self) -> usize {
+    pub(crate) fn packed(&self) -> usize {
         self.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }
@@ -292,9 +303,11 @@ impl<T: Real> CustomOp2 for TokensOp<T> {
 }
 
 /// Tokens of `features: [views, frames, mels]` (dB): `[views, classes + kept patches, dim]`.
-/// `parameters` are those of [`TokenShape::parameters`]. Features get no gradient.
+/// `parameters` are those of [`TokenShape::parameters`]. Features get no gradient. `precision` is that of
+/// the product on a GPU.
 pub fn tokens(
     shape: TokenShape,
+    precision: Precision,
     normaliser: &Normaliser,
     kept: Option<&Kept>,
     parameters: &[Tensor],
@@ -310,10 +323,21 @@ pub fn tokens(
             bail!("kept patches do not fit {views} views of {} patches", shape.patches());
         }
     }
-    if !features.device().is_cpu() {
+    let on_gpu = features.device().is_cuda() && features.dtype() == DType::F32;
+    if !features.device().is_cpu() && !on_gpu {
         return compose(shape, normaliser, kept, parameters, features);
     }
     let flat = parameters.iter().map(Tensor::flatten_all).collect::<Result<Vec<_>>>()?;
+    #[cfg(feature = "cuda")]
+    if on_gpu {
+        let packed = Tensor::cat(&flat, 0)?;
+        return match crate::gpu::tensors::tokens(shape, precision, normaliser, kept, &packed, features)? {
+            Some(tokens) => Ok(tokens),
+            None => compose(shape, normaliser, kept, parameters, features),
+        };
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = precision;
     let (features, packed) = (features.contiguous()?, Tensor::cat(&flat, 0)?);
     match features.dtype() {
         DType::F64 => features.apply_op2(&packed, TokensOp::<f64>::new(shape, normaliser, kept.cloned())),
@@ -373,7 +397,7 @@ mod tests {
         for kept in [None, Some(kept())] {
             let mask = wave(&[20, 2 + kept.as_ref().map_or(4, |k| k.per_view), 4], 1.9, 1.0);
             gradients(&parameters, |p| {
-                (tokens(SHAPE, &normaliser, kept.as_ref(), p, &features)? * &mask)?.sum_all()
+                (tokens(SHAPE, Precision::F32, &normaliser, kept.as_ref(), p, &features)? * &mask)?.sum_all()
             });
         }
     }
@@ -383,7 +407,8 @@ mod tests {
         let (normaliser, parameters) = parts();
         let features = wave(&[20, 9, 3], 0.71, 1.0);
         for kept in [None, Some(kept())] {
-            let fused = tokens(SHAPE, &normaliser, kept.as_ref(), &parameters, &features).unwrap();
+            let fused =
+                tokens(SHAPE, Precision::F32, &normaliser, kept.as_ref(), &parameters, &features).unwrap();
             let composed = compose(SHAPE, &normaliser, kept.as_ref(), &parameters, &features).unwrap();
             assert!(distance(&fused, &composed) < 1e-13);
         }
@@ -393,7 +418,7 @@ mod tests {
     fn bad_shapes_are_errors() {
         let (normaliser, parameters) = parts();
         let run = |features: &Tensor, kept: Option<&Kept>| {
-            tokens(SHAPE, &normaliser, kept, &parameters, features).is_err()
+            tokens(SHAPE, Precision::F32, &normaliser, kept, &parameters, features).is_err()
         };
         assert!(run(&wave(&[2, 8, 3], 1.0, 1.0), None));
         let kept = Kept { per_view: 1, patches: Arc::new(vec![0, 4]) };

@@ -214,7 +214,7 @@ impl Vit {
     ) -> Result<Vec<Tensor>> {
         let names = self.tokens.parameters();
         let parameters = names.iter().map(|(name, _)| params.get(name)).collect::<Result<Vec<_>>>()?;
-        let mut x = tokens(self.tokens, normaliser, pass.kept, &parameters, features)?;
+        let mut x = tokens(self.tokens, pass.precision, normaliser, pass.kept, &parameters, features)?;
         if let Some(rhythm) = &self.rhythm {
             let spectra = rhythm.spectra(normaliser, features)?;
             let [weight, bias, group] =

@@ -227,7 +227,7 @@ impl Engine {
         let (d_query, d_key_value) =
             self.attention_back(shape, views, &operands, (&mixed, kept), &d_mixed)?;
         drop((d_mixed, mixed, operands));
-        self.column_sums(asking_rows, &d_query, &mut sums, to(QUERY_BIAS))?;
+        self.column_sums(asking_rows, (d_query.address(), precision), &mut sums, to(QUERY_BIAS))?;
 
         // Projections and the first norm.
         let a = View::rows(d_key_value.address(), 2 * dim);

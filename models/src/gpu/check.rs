@@ -3,6 +3,8 @@
 //! On a GPU this says whether it computes what it should; tests run the same on the mirror.
 
 use candle_core::{Device, Tensor, Var};
+use std::sync::Arc;
+
 use loev_ops::{
     gpu::{Buffer, GpuError},
     rng::Key,
@@ -16,10 +18,14 @@ use super::{
     product::View,
     rows::{Affine, NormBack, Rows, Sums},
     stack::Input,
+    tokens::{TokensInput, places},
 };
 use crate::{
     Result,
-    encoder::stack::{self, Branch, Plan, Pools, StackDrops},
+    encoder::{
+        stack::{self, Branch, Plan, Pools, StackDrops},
+        tokens::{Kept, Normaliser, TokenShape, tokens as encoder_tokens},
+    },
     kernels::{
         block::{self, BLOCK_PARAMETERS, BlockShape},
         drop::{Drops, Residual},
@@ -158,6 +164,7 @@ pub fn check(engine: &Engine) -> Result<Vec<CheckRow>> {
         activations(engine, precision, &mut table)?;
         residuals(engine, precision, &mut table)?;
         attention(engine, precision, &mut table)?;
+        tokens(engine, precision, &mut table)?;
         blocks(engine, precision, &mut table)?;
         stacks(engine, precision, &mut table)?;
     }
@@ -417,6 +424,56 @@ fn attention(engine: &Engine, precision: Precision, table: &mut Table) -> Result
         let (got_query, got_key_value) = (engine.get(&got_query)?, engine.get(&got_key_value)?);
         let pairs = [(&got_query[..], &d_query[..]), (&got_key_value, &d_key_value)];
         table.add(format!("attention back, {name}"), precision, (1e-5, 1e-2), &pairs);
+    }
+    Ok(())
+}
+
+fn tokens(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()> {
+    let (views, shape) = (21, TokenShape { frames: 13, mels: 5, patch_frames: 3, dim: 36, classes: 2 });
+    let (frames, mels) = (shape.frames, shape.mels);
+    let features = Precision::F32.rounded(noise(views * frames * mels, 1, 9.0));
+    let packed = Precision::F32.rounded(noise(shape.packed(), 2, 0.3));
+    let band =
+        |seed: f32, level: f32| (0..mels).map(|i| level + (i as f32 * seed).sin()).collect::<Vec<f32>>();
+    let normaliser = Normaliser { mean: band(0.3, -5.0), deviation: band(0.7, 9.0) };
+    // Two of four patches, never the same twice.
+    let patches = (0..views as u32).flat_map(|i| [i % 4, (i + 1 + i % 3) % 4]).collect();
+    let some = Kept { per_view: 2, patches: Arc::new(patches) };
+    for kept in [None, Some(&some)] {
+        let rows = shape.classes + kept.map_or(shape.patches(), |kept| kept.per_view);
+        let d_out = Precision::F32.rounded(noise(views * rows * shape.dim, 3, 1.0));
+        let cpu = |values: &[f64], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu);
+        let mut vars = Vec::new();
+        for ((_, sizes), at) in shape.parameters().iter().zip(shape.places()) {
+            let length = sizes.iter().product::<usize>();
+            vars.push(Var::from_tensor(&cpu(&packed[at..at + length], sizes)?)?);
+        }
+        let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let on_cpu = cpu(&features, &[views, frames, mels])?;
+        let out = encoder_tokens(shape, precision, &normaliser, kept, &tensors, &on_cpu)?;
+        let grads = (&out * cpu(&d_out, out.dims())?)?.sum_all()?.backward()?;
+        let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f64>();
+        let want = values(&out)?;
+        let none = || candle_core::Error::Msg("tokens without a gradient".to_owned());
+        let gradients = vars
+            .iter()
+            .map(|var| values(grads.get(var).ok_or_else(none)?))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+
+        let places = kept.and_then(|kept| Some((kept, places(kept, shape.patches())?)));
+        let fixed = engine.fixed(&normaliser.mean, &normaliser.deviation, places)?;
+        let [on_features, on_packed, on_d] =
+            [&features, &packed, &d_out].map(|values| engine.put_floats(values));
+        let (on_features, on_packed, on_d) = (on_features?, on_packed?, on_d?);
+        let (features, packed) = (on_features.address(), on_packed.address());
+        let input = TokensInput { shape, precision, fixed: &fixed, views, features, packed };
+        let got = engine.get_floats(&engine.tokens(input)?)?;
+        let name = if kept.is_some() { "tokens, of half the patches" } else { "tokens" };
+        table.add(name.to_owned(), precision, (1e-5, 6e-3), &[(&got, &want)]);
+        let got = engine.get_floats(&engine.tokens_back(input, on_d.address())?)?;
+        let pairs: Vec<_> =
+            gradients.iter().zip(shape.places()).map(|(g, at)| (&got[at..at + g.len()], &g[..])).collect();
+        table.add(format!("{name}, back"), precision, (1e-5, 6e-3), &pairs);
     }
     Ok(())
 }

@@ -39,11 +39,9 @@ mod stack;
 pub mod tensor;
 #[cfg(feature = "cuda")]
 pub(crate) mod tensors;
+mod tokens;
 pub mod training_check;
 pub mod upload;
-
-#[cfg(feature = "cuda")]
-pub use tensors::engine;
 
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Kernels};
 use schemars::JsonSchema;

@@ -156,6 +156,18 @@ impl Sums {
         }
         self.buffers.push(sums);
     }
+
+    /// The same where the row of a strip holds values for several places, one after the other.
+    pub fn keep_apart(&mut self, sums: Buffer<f32>, strips: usize, to: [(u64, usize); 2]) {
+        let (stride, mut at) = (to.iter().map(|(_, width)| *width as i64).sum(), 0);
+        for (out, width) in to {
+            let sums = place(sums.address(), at);
+            let (strips, width_there) = (strips as i32, width as i32);
+            self.parts.push(Part { sums, out, stride, strips, width: width_there, first_block: 0, gap: 0 });
+            at += width;
+        }
+        self.buffers.push(sums);
+    }
 }
 
 /// Threads of a block of row kernels: a warp a row.
@@ -167,7 +179,7 @@ const SUMS: usize = 96 << 10;
 
 /// A strip's length, at least `least`, and how many there are; never more than `most`. By sizes alone, so that sums do
 /// not depend on the device.
-fn strips(rows: usize, least: usize, most: usize) -> (usize, usize) {
+pub(super) fn strips(rows: usize, least: usize, most: usize) -> (usize, usize) {
     let strip = rows.div_ceil(most).max(least);
     (strip, rows.div_ceil(strip))
 }
@@ -403,14 +415,14 @@ impl Engine {
     pub(super) fn column_sums(
         &self,
         rows: Rows,
-        x: &Matrix,
+        (x, precision): (u64, Precision),
         sums: &mut Sums,
         to: u64,
     ) -> Result<(), GpuError> {
         let (strip, strips) = strips(rows.all(), 32, 256);
         let partial = self.floats(strips * rows.dim)?;
         let arguments = ColumnsArguments {
-            x: x.address(),
+            x,
             sums: partial.address(),
             rows: rows.all() as i64,
             strip: strip as i64,
@@ -418,7 +430,7 @@ impl Engine {
             wide: i32::from(rows.wide),
         };
         let launch = down_columns(strips, rows.dim, rows.wide);
-        self.gpu.launch(&KERNELS, kernel!(x.precision, "column_sums"), launch, &arguments)?;
+        self.gpu.launch(&KERNELS, kernel!(precision, "column_sums"), launch, &arguments)?;
         sums.keep(partial, strips, rows.dim, &[to]);
         Ok(())
     }

@@ -1,30 +1,31 @@
 //! candle's tensors on a GPU and the engine beside them: one stream, and memory that is handed over, never copied.
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
-    cuda::{DeviceId, cudarc::driver::DevicePtr},
-    op::BackpropOp,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor,
+    bail, cuda::cudarc::driver::DevicePtr, op::BackpropOp,
 };
-use loev_ops::gpu::{Buffer, Gpu, GpuError};
+use loev_ops::gpu::{Buffer, GpuError};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Engine, Precision, product::Blas, stack::Input, stack::State};
-use crate::encoder::stack::{Plan, StackDrops};
+use super::{
+    Engine, Precision,
+    product::Blas,
+    stack::{Input, State},
+    tokens::{Fixed, TokensInput, places},
+};
+use crate::encoder::{
+    stack::{Plan, StackDrops},
+    tokens::{Kept, Normaliser, TokenShape},
+};
 
-/// The engine of a device, on the stream and with the cuBLAS of its tensors; there is one of each device.
+/// The engine of a device, on the stream and with the cuBLAS of its tensors.
 ///
 /// # Errors
-/// [`GpuError::Absent`].
-pub fn engine(device: &CudaDevice) -> std::result::Result<Engine, GpuError> {
-    static ENGINES: Mutex<Vec<(DeviceId, Engine)>> = Mutex::new(Vec::new());
-    let mut engines = ENGINES.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, engine)) = engines.iter().find(|(id, _)| *id == device.id()) {
-        return Ok(engine.clone());
-    }
-    let gpu = Gpu::on_stream(device.cuda_stream())?;
-    let engine = Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) };
-    engines.push((device.id(), engine.clone()));
-    Ok(engine)
+/// [`crate::ModelError::Gpu`] when it does not answer.
+pub fn engine(device: &CudaDevice) -> crate::Result<Engine> {
+    let absent = || GpuError::Absent("it has no kernels".to_owned());
+    let gpu = crate::device::gpu(&Device::Cuda(device.clone()))?.ok_or_else(absent)?;
+    Ok(Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) })
 }
 
 /// Where the values of a contiguous tensor of single precision are. Work on the device's one stream may use them as
@@ -162,4 +163,86 @@ pub(crate) fn stack(
     let engine = engine(x.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
     let op = StackOp { engine, plan: plan.clone(), precision, keep, drops, kept: Mutex::new(None) };
     aligned(x)?.apply_op2(&aligned(packed)?, op)
+}
+
+/// The tokeniser as an operation of candle.
+struct TokensOp {
+    engine: Engine,
+    shape: TokenShape,
+    precision: Precision,
+    fixed: Fixed,
+}
+
+impl TokensOp {
+    fn input(&self, views: usize, features: u64, packed: u64) -> TokensInput<'_> {
+        let Self { shape, precision, fixed, .. } = self;
+        TokensInput { shape: *shape, precision: *precision, fixed, views, features, packed }
+    }
+}
+
+impl CustomOp2 for TokensOp {
+    fn name(&self) -> &'static str {
+        "tokens"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        bail!("tokens: this one is for a GPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        lx: &Layout,
+        p: &CudaStorage,
+        lp: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (views, ..) = lx.shape().dims3()?;
+        if lp.shape().elem_count() != self.shape.packed() {
+            bail!("tokens: {} parameters do not fit {:?}", lp.shape().elem_count(), self.shape);
+        }
+        let input = self.input(views, address(x, lx)?, address(p, lp)?);
+        let out = self.engine.tokens(input).map_err(candle_core::Error::wrap)?;
+        let rows = self.shape.classes + self.fixed.per_view(&self.shape);
+        Ok((storage(out, &x.device), Shape::from((views, rows, self.shape.dim))))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        p: &Tensor,
+        _: &Tensor,
+        d_out: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let d_out = aligned(d_out)?;
+        let d_packed = with_address(x, |features| {
+            with_address(p, |packed| {
+                with_address(&d_out, |d_out| {
+                    let input = self.input(x.dim(0)?, features, packed);
+                    self.engine.tokens_back(input, d_out).map_err(candle_core::Error::wrap)
+                })
+            })
+        })?;
+        Ok((None, Some(tensor(d_packed, p.shape(), x.device().as_cuda_device()?))))
+    }
+}
+
+/// [`crate::encoder::tokens::tokens`] of tensors on a GPU, of single precision; none when a view keeps a patch twice.
+pub(crate) fn tokens(
+    shape: TokenShape,
+    precision: Precision,
+    normaliser: &Normaliser,
+    kept: Option<&Kept>,
+    packed: &Tensor,
+    features: &Tensor,
+) -> Result<Option<Tensor>> {
+    let there = match kept.map(|kept| (kept, places(kept, shape.patches()))) {
+        None => None,
+        Some((kept, Some(places))) => Some((kept, places)),
+        Some((_, None)) => return Ok(None),
+    };
+    let engine = engine(features.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
+    let fixed =
+        engine.fixed(&normaliser.mean, &normaliser.deviation, there).map_err(candle_core::Error::wrap)?;
+    let op = TokensOp { engine, shape, precision, fixed };
+    Ok(Some(aligned(features)?.apply_op2(&aligned(packed)?, op)?))
 }
