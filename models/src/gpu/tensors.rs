@@ -246,3 +246,15 @@ pub(crate) fn tokens(
     let op = TokensOp { engine, shape, precision, fixed };
     Ok(Some(aligned(features)?.apply_op2(&aligned(packed)?, op)?))
 }
+
+/// [`crate::encoder::rhythm::Rhythm::onsets`] of a tensor on a GPU, of single precision.
+pub(crate) fn onsets(features: &Tensor, deviation: &[f32], groups: usize) -> Result<Tensor> {
+    let (views, frames, mels) = features.dims3()?;
+    let device = features.device().as_cuda_device()?;
+    let engine = engine(device).map_err(candle_core::Error::wrap)?;
+    let onsets = with_address(&aligned(features)?, |features| {
+        let size = [views, frames, mels, groups];
+        engine.onsets(size, features, deviation).map_err(candle_core::Error::wrap)
+    })?;
+    Ok(tensor(onsets, (views, groups, frames - 1), device))
+}
