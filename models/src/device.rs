@@ -1,6 +1,6 @@
 //! Devices by name, and what lies under candle on a GPU.
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, gpu::Engine};
 use candle_core::{Device, Shape, Tensor};
 use loev_ops::gpu::{Buffer, Gpu};
 
@@ -37,6 +37,18 @@ pub fn gpu(device: &Device) -> Result<Option<Gpu>> {
     }
 }
 
+/// The GPU that `device` is, with cuBLAS's products; none for the CPU.
+///
+/// # Errors
+/// [`ModelError::Gpu`] when the GPU does not answer.
+pub fn engine(device: &Device) -> Result<Option<Engine>> {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(device) => crate::gpu::tensors::engine(device).map(Some),
+        _ => Ok(None),
+    }
+}
+
 /// The values of a buffer of `gpu` as a tensor on `device`: the same memory where that is the same GPU, else a copy.
 ///
 /// # Errors
@@ -68,7 +80,7 @@ pub fn memory_in_use(device: &Device) -> Option<u64> {
 #[cfg(feature = "cuda")]
 fn under(device: &candle_core::CudaDevice) -> Result<Gpu> {
     use std::sync::{Mutex, PoisonError};
-    static KNOWN: Mutex<Vec<(candle_core::cuda_backend::DeviceId, Gpu)>> = Mutex::new(Vec::new());
+    static KNOWN: Mutex<Vec<(candle_core::cuda::DeviceId, Gpu)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, gpu)) = known.iter().find(|(id, _)| *id == device.id()) {
         return Ok(gpu.clone());

@@ -327,6 +327,7 @@ fn no_custom_operation_is_left_out() {
     }
     let mut found = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    // An operation of a GPU has the name of that of the CPU, and is checked against it elsewhere.
     found.sort();
     let (on_gpu, found): (Vec<_>, Vec<_>) =
         found.into_iter().partition(|name| ON_GPU.contains(&name.as_str()));

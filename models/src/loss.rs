@@ -6,11 +6,8 @@
 mod fused;
 
 use crate::{
-    ModelError, Result,
-    gpu::{
-        self,
-        loss::{Form, NOTED, Problem, numbered},
-    },
+    ModelError, Result, device,
+    gpu::loss::{Form, NOTED, Problem, numbered},
 };
 use candle_core::{D, DType, Tensor};
 use loev_ops::gpu::Gpu;
@@ -162,7 +159,7 @@ pub fn contrastive<'t>(
     if z.device().is_cpu() {
         return fused::contrastive(z, groups, temperature.into(), false);
     }
-    if let Some(gpu) = gpu::tensor::of(z.device())? {
+    if let Some(gpu) = device::gpu(z.device())? {
         return on_gpu(&gpu, z, groups, temperature.into(), Form::Contrastive, anchors);
     }
     composed(z, groups, anchors, temperature)
@@ -182,7 +179,7 @@ pub fn excluding_positives<'t>(
     if z.device().is_cpu() {
         return fused::contrastive(z, groups, temperature.into(), true);
     }
-    if let Some(gpu) = gpu::tensor::of(z.device())? {
+    if let Some(gpu) = device::gpu(z.device())? {
         return on_gpu(&gpu, z, groups, temperature.into(), Form::Excluding, anchors);
     }
     composed_excluding(z, groups, anchors, temperature)
@@ -240,7 +237,7 @@ pub fn reference_loss<'t>(
     temperature: impl Into<Temperature<'t>>,
 ) -> Result<Tensor> {
     checked_anchors(z, groups)?;
-    if let Some(gpu) = gpu::tensor::of(z.device())? {
+    if let Some(gpu) = device::gpu(z.device())? {
         return on_gpu(&gpu, z, groups, temperature.into(), Form::Reference, groups.len());
     }
     let logits = similarities(z, temperature.into())?;

@@ -233,7 +233,7 @@ impl AdamW {
 
     /// The optimiser as it is on devices other than the CPU.
     #[cfg(test)]
-    pub(crate) fn as_tensors(mut self, params: &Params) -> Result<Self> {
+    pub(crate) fn into_tensors(mut self, params: &Params) -> Result<Self> {
         for ((_, p), moments) in params.iter().zip(&mut self.moments) {
             if let Moments::Host(m, v) = moments {
                 let tensor = |values: &Vec<f32>| Tensor::from_slice(values, p.var.shape(), p.var.device());

@@ -17,6 +17,7 @@ struct Section {
 };
 struct BiquadView {
     int64_t at;
+    int64_t to;  // where it goes: the same place, or the view's other one
     int frames;
     int first;  // of its sections
     int count;
@@ -40,7 +41,8 @@ KERNEL(biquad, Biquad, a) {
     __shared__ State ends[32];
     __shared__ State carried[4];
     BiquadView view = a.views[blockIdx.x];
-    float* samples = a.arena.samples + view.at + blockIdx.y * a.arena.stride;
+    const float* samples = a.arena.samples + view.at + blockIdx.y * a.arena.stride;
+    float* filtered = a.arena.samples + view.to + blockIdx.y * a.arena.stride;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
     int length = blockDim.x * RUN;
     float* own = tile + threadIdx.x * (RUN + 1);
@@ -87,6 +89,6 @@ KERNEL(biquad, Biquad, a) {
         }
         __syncthreads();
         for (int i = threadIdx.x; i < count; i += blockDim.x)
-            samples[from + i] = tile[i / RUN * (RUN + 1) + i % RUN];
+            filtered[from + i] = tile[i / RUN * (RUN + 1) + i % RUN];
     }
 }

@@ -2,7 +2,7 @@
 //
 //   mel_frames  grid (frames, views): mean of channels, reflected edges, window, zeros up to the transform's size
 //               -> one forward transform of all
-//   mel_bands   a block for four frames: power into shared memory, then a thread a band, and decibels
+//   mel_bands   a block for up to four frames: power into shared memory, then a thread a band, and decibels
 //
 // At 2048 samples and 96 bands a frame is 8 kB of samples, as many of spectrum, each written and read: 10 MB for 3 s at
 // 16 kHz with a hop of 160. Bytes of the transform bound it.
@@ -25,7 +25,7 @@ struct Mel {
     int width;             // of the window
     int hop, fft, mels;
     float floor;
-    int _gap;
+    int together;          // frames of a block of mel_bands, up to ROWS
 };
 
 DEVICE float mono(const Mel& a, int64_t view, int64_t at) {
@@ -61,11 +61,11 @@ KERNEL(mel_frames, Mel, a) {
 KERNEL(mel_bands, Mel, a) {
     SHARED(float, power);
     int bins = a.fft / 2 + 1;
-    int64_t first = (int64_t)blockIdx.x * ROWS;
-    int rows = (int)min((int64_t)ROWS, a.rows - first);
+    int64_t first = (int64_t)blockIdx.x * a.together;
+    int rows = (int)min((int64_t)a.together, a.rows - first);
     const float2* spectra = a.spectra + first * bins;
-    for (int i = threadIdx.x; i < ROWS * bins; i += blockDim.x) {
-        float2 x = i < rows * bins ? spectra[i] : make_float2(0.0f, 0.0f);
+    for (int i = threadIdx.x; i < rows * bins; i += blockDim.x) {
+        float2 x = spectra[i];
         power[i] = x.x * x.x + x.y * x.y;
     }
     __syncthreads();
@@ -74,7 +74,8 @@ KERNEL(mel_bands, Mel, a) {
         float sums[ROWS] = {0, 0, 0, 0};
         for (int i = a.starts[m]; i < a.starts[m + 1]; i++, bin++) {
             float weight = a.weights[i];
-            for (int r = 0; r < ROWS; r++) sums[r] += bin[r * bins] * weight;
+            for (int r = 0; r < ROWS; r++)
+                if (r < rows) sums[r] += bin[r * bins] * weight;
         }
         for (int r = 0; r < rows; r++)
             a.out[(a.first_row + first + r) * a.mels + m] = 10.0f * log10f(fmaxf(sums[r], a.floor));

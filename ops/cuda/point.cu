@@ -81,7 +81,7 @@ KERNEL(point, Points, a) {
                 double noise = 0.0;
                 if (view.i) {
                     Words words = philox((uint64_t)c * ((frames + 3) / 4) + n / 4, view.key);
-                    noise = triangular(words.at[n % 4]);
+                    noise = triangular(n % 4 < 2 ? words.at[n % 2] : words.at[2 + n % 2]);
                 }
                 x[n] = bounded(rint((double)x[n] * view.x + noise) * view.y);
                 break;

@@ -23,11 +23,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 
+use crate::audio::Audio;
 use crate::error::{AudioError, RejectKind};
 use crate::operator::{FactorDef, Kernel, OperatorDef, OperatorSpec, Warp, unknown};
 use crate::operators::spec::read_named;
 use crate::operators::{all, find};
 use crate::rng::Key;
+use crate::source::Source;
 use crate::speed;
 use crate::views::Draw;
 use crate::vocoder;
@@ -60,6 +62,17 @@ impl Channels {
         match self {
             Channels::Mono => 1,
             Channels::Stereo => 2,
+        }
+    }
+
+    /// Reads a range of a source with these channels, as [`Source::read`].
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn read(self, source: &Source, start_s: f64, seconds: f64, rate: u32) -> Result<Audio, AudioError> {
+        match self {
+            Self::Mono => source.read_mono(start_s, seconds, rate),
+            Self::Stereo => Ok(source.read(start_s, seconds, rate)?.with_channels(self.count())),
         }
     }
 

@@ -12,6 +12,7 @@
 //!
 //! All randomness is counter-based and keyed ([`rng`]), so neither order nor threads matter.
 
+mod address;
 pub mod audio;
 mod biquad;
 pub mod chain;

@@ -26,16 +26,12 @@ pub fn integrated_loudness(audio: &Audio) -> Option<f64> {
 
 /// As [`integrated_loudness`], with a buffer to keep.
 pub(crate) fn integrated(audio: &Audio, energies: &mut Vec<f64>) -> Option<f64> {
-    let hop = hop_frames(audio.rate);
-    let frames = audio.frames();
-    // Whole hops; all of a short sound is one.
-    let short = frames < BLOCK_HOPS * hop;
-    let hop = if short { frames } else { hop };
+    let (hop, width, count) = hops(audio.frames(), audio.rate);
     if hop == 0 {
         return None;
     }
     energies.clear();
-    energies.resize(frames / hop, 0.0);
+    energies.resize(count, 0.0);
     let weights = channel_weights(audio.channels.len());
     for (channel, weight) in audio.channels.iter().zip(weights.iter().chain(std::iter::repeat(&1.0))) {
         if *weight > 0.0 {
@@ -45,7 +41,7 @@ pub(crate) fn integrated(audio: &Audio, energies: &mut Vec<f64>) -> Option<f64> 
             }
         }
     }
-    gated(energies, if short { 1 } else { BLOCK_HOPS }, hop)
+    gated(energies, width, hop)
 }
 
 /// The mean over the blocks that count: `energies` are those of hops of `hop` frames, `width` of which make a block.
@@ -58,10 +54,28 @@ fn gated(energies: &[f64], width: usize, hop: usize) -> Option<f64> {
         }
         (count > 0).then(|| sum / f64::from(count))
     };
-    let gate = 10f64.powf((ABSOLUTE_GATE_LUFS + 0.691) / 10.0);
+    let gate = gate();
     let mean = mean_above(gate)?;
     let mean = mean_above(gate.max(0.1 * mean))?;
     Some(-0.691 + 10.0 * mean.log10())
+}
+
+/// The power below which a block does not count.
+pub(crate) fn gate() -> f64 {
+    10f64.powf((ABSOLUTE_GATE_LUFS + 0.691) / 10.0)
+}
+
+/// The hop of a view, the hops of a block, and how many hops there are.
+pub(crate) fn hops(frames: usize, rate: u32) -> (usize, usize, usize) {
+    let hop = hop_frames(rate);
+    // Whole hops; all of a short sound is one.
+    if frames < BLOCK_HOPS * hop { (frames, 1, 1) } else { (hop, BLOCK_HOPS, frames / hop) }
+}
+
+/// Numerators and denominators of the filter, one after the other.
+pub(crate) fn sections(rate: u32) -> [([f64; 3], [f64; 2]); 2] {
+    let KFilter { shelf, high_pass } = KFilter::new(rate);
+    [shelf, high_pass].map(|filter| (filter.b, filter.a))
 }
 
 fn hop_frames(rate: u32) -> usize {
@@ -122,7 +136,7 @@ impl LoudnessMeter {
 }
 
 /// Table 3 of the standard.
-fn channel_weights(channels: usize) -> &'static [f64] {
+pub(crate) fn channel_weights(channels: usize) -> &'static [f64] {
     match channels {
         4 => &[1.0, 1.0, 1.41, 1.41],
         5 => &[1.0, 1.0, 1.0, 1.41, 1.41],

@@ -8,7 +8,7 @@
 //! ever padded. A warp that is not applied runs at identity: processed and untouched views cannot be told apart.
 
 use crate::audio::Audio;
-use crate::chain::{Chain, Channels, Leaf, Step, check_draw, leaf_frames, steps};
+use crate::chain::{Chain, Leaf, Step, check_draw, leaf_frames, steps};
 use crate::error::{AudioError, RejectKind};
 use crate::operator::{Kernel, Scratch, Warp};
 use crate::partners::Partners;
@@ -69,14 +69,7 @@ impl Renderer {
     /// Whatever keeps the clip from being read.
     pub fn read(&self, source: &Source, draw: &Draw) -> Result<Audio, AudioError> {
         let (start, seconds) = self.read_range(draw);
-        let start = start.max(0.0);
-        match self.chain.channels {
-            Channels::Mono => source.read_mono(start, seconds, self.chain.sample_rate),
-            channels => {
-                let audio = source.read(start, seconds, self.chain.sample_rate)?;
-                Ok(audio.with_channels(channels.count()))
-            }
-        }
+        self.chain.channels.read(source, start.max(0.0), seconds, self.chain.sample_rate)
     }
 
     /// As [`Renderer::read`], refusing what no view could be made from: for views that are rendered elsewhere.
@@ -232,7 +225,7 @@ fn middle(source: &Audio, frames: usize, view: &mut Audio) -> Result<(), AudioEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chain::Sampling;
+    use crate::chain::{Channels, Sampling};
     use crate::views::Pools;
     use proptest::prelude::*;
     use std::f64::consts::TAU;

@@ -11,15 +11,15 @@ use crate::audio::magnitude;
 use crate::kaiser::kaiser;
 
 /// Rows within a sample.
-const PHASES: usize = 256;
+pub(crate) const PHASES: usize = 256;
 /// Zero crossings of the sinc on either side.
 const CROSSINGS: usize = 16;
 /// Shape of the Kaiser window: about 75 dB.
 const KAISER_BETA: f64 = 7.5;
 /// Entries of the table of the window, from its middle to its end.
-const WINDOW: usize = 4_096;
+pub(crate) const WINDOW: usize = 4_096;
 /// Beyond this, products might overflow: samples are scaled down and up again.
-const LOUD: f32 = 1e30;
+pub(crate) const LOUD: f32 = 1e30;
 
 /// Frames read for `frames` of output at `speed`, centred alike; the excess over `frames` is even.
 pub(crate) fn input_frames(frames: usize, speed: f64) -> usize {
@@ -28,13 +28,18 @@ pub(crate) fn input_frames(frames: usize, speed: f64) -> usize {
 }
 
 /// Taps of a row, a multiple of 8.
-fn taps(speed: f64) -> usize {
+pub(crate) fn taps(speed: f64) -> usize {
     ((2 * CROSSINGS) as f64 * speed.max(1.0)).ceil() as usize / 8 * 8 + 8 * usize::from(speed > 1.0)
+}
+
+/// Where the pass band ends, as a part of the Nyquist frequency.
+pub(crate) fn cutoff(speed: f64) -> f64 {
+    1.0 / speed.max(1.0)
 }
 
 /// The interpolator of one speed at a time, with its tables.
 pub(crate) struct Resampler {
-    window: Vec<f64>,
+    pub(crate) window: Vec<f64>,
     rows: Vec<f32>,
     /// Of the speed that the rows are for: how long they are, and the end of their pass band.
     taps: usize,
@@ -67,7 +72,7 @@ impl Resampler {
 
     /// Works out the rows of a speed, unless they are those at hand.
     fn plan(&mut self, speed: f64) {
-        let (taps, cutoff) = (taps(speed), 1.0 / speed.max(1.0));
+        let (taps, cutoff) = (taps(speed), cutoff(speed));
         if (self.taps, self.cutoff) == (taps, cutoff) {
             return;
         }

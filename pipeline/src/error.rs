@@ -73,6 +73,9 @@ pub enum RunError {
     /// Training, embedding or probing.
     #[error(transparent)]
     Model(#[from] loev_models::ModelError),
+    /// The GPU.
+    #[error(transparent)]
+    Gpu(#[from] loev_ops::gpu::GpuError),
     /// Probes.
     #[error(transparent)]
     Probe(#[from] loev_models::probe::ProbeError),

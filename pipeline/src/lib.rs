@@ -10,10 +10,12 @@
 //! verify  whether a run still is what its receipts say
 //! listen  pages of views to hear and see
 //! report  a page with what a run found
+//! bench   what a GPU does with rendering and training
 //! cli     the `loev` command
 //! ```
 
 mod allocator;
+pub mod bench;
 pub mod cli;
 pub mod compare;
 pub mod error;

@@ -17,6 +17,7 @@ use datafusion::common::TableReference;
 use datafusion::datasource::file_format::options::ReadOptions;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::options::ParquetReadOptions;
+use loev_ops::source::{Source, add_pcm_root};
 use serde::Deserialize;
 
 use crate::diagnose;
@@ -174,7 +175,8 @@ impl RunCatalog {
         })
     }
 
-    /// Registers every table that can be read, and returns the others with the reason.
+    /// Registers every table that can be read, and returns the others with the reason. From then on the addresses of the
+    /// run's samples can be read.
     pub async fn register(&self, context: &SessionContext) -> Vec<Absent> {
         self.register_as(context, |table| TableReference::bare(table)).await
     }
@@ -185,6 +187,10 @@ impl RunCatalog {
         context: &SessionContext,
         reference: impl Fn(&str) -> TableReference,
     ) -> Vec<Absent> {
+        match &self.root {
+            Location::Local(folder) => add_pcm_root(Source::File(folder.clone())),
+            bucket => add_pcm_root(Source::Remote(bucket.to_string())),
+        }
         let mut absent = Vec::new();
         for (table, path) in &self.tables {
             let registered = match self.root.join(&path.to_string_lossy()) {
@@ -214,7 +220,7 @@ fn is_newer(a: &str, b: &str) -> bool {
 /// The run that a file belongs to, if it is one of a run's own: its `run.json`, or a file of its tables, checkpoints or
 /// receipts. Such files are what receipts and digests tell of, and not for other results.
 pub fn owning_run(file: &Path) -> Option<PathBuf> {
-    const OWN: [&str; 5] = [RUN_FILE, "tables", "checkpoints", "receipts", "lock"];
+    const OWN: [&str; 6] = [RUN_FILE, "tables", "checkpoints", "audio", "receipts", "lock"];
     let absolute = std::path::absolute(file).ok()?;
     // The folder may be a link, and the file need not exist.
     let folder = absolute.parent()?;

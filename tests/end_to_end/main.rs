@@ -7,6 +7,7 @@ mod augmentation; // every operator, replay, labels
 mod bad_audio; // files that cannot be used
 mod browser; // a headless browser, where there is one
 mod commands; // what the command line says, and its exit codes
+mod decode; // clips decoded once
 mod determinism; // threads, lanes and chunks change nothing
 mod evaluation; // embeddings of views, equivariance, retrieval
 mod faults; // killed, out of disk, interrupted, and gone on with

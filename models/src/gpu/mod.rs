@@ -44,9 +44,6 @@ mod tokens;
 pub mod training_check;
 pub mod upload;
 
-#[cfg(feature = "cuda")]
-pub use tensors::engine;
-
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Kernels};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,38 +1,7 @@
 //! Tensors as kernels see them: an address on the device.
 
-use crate::Result;
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Tensor, WithDType, bail};
-use loev_ops::gpu::Gpu;
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, WithDType, bail};
 use std::{cell::Cell, marker::PhantomData};
-
-/// The GPU on whose stream the tensors of a device are computed; none for other devices.
-///
-/// # Errors
-/// [`crate::ModelError::Gpu`] when it does not answer.
-#[cfg(feature = "cuda")]
-pub fn of(device: &Device) -> Result<Option<Gpu>> {
-    use candle_core::cuda_backend::DeviceId;
-    use std::{
-        collections::{HashMap, hash_map::Entry},
-        sync::{Mutex, OnceLock, PoisonError},
-    };
-    static KNOWN: OnceLock<Mutex<HashMap<DeviceId, Gpu>>> = OnceLock::new();
-    let Device::Cuda(device) = device else { return Ok(None) };
-    let mut known = KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Some(match known.entry(device.id()) {
-        Entry::Occupied(gpu) => gpu.get().clone(),
-        Entry::Vacant(place) => place.insert(Gpu::on_stream(device.cuda_stream())?).clone(),
-    }))
-}
-
-/// The GPU on whose stream the tensors of a device are computed; none in a build without GPUs.
-///
-/// # Errors
-/// None.
-#[cfg(not(feature = "cuda"))]
-pub fn of(_: &Device) -> Result<Option<Gpu>> {
-    Ok(None)
-}
 
 /// Where the values of a dense tensor are: on the device, or in the memory of the host, which is the mirror's.
 /// They stay there as long as the tensor or one that shares its values lives.

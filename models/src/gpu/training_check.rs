@@ -1,11 +1,11 @@
 //! The kernels of a training step against the CPU's arithmetic in double precision.
 
 use super::{
+    Precision,
     check::{CheckRow, distance},
     loss::{Form, NOTED, Problem, numbered},
     mask::{Ranges, first_fault, mask},
     optim::{Optimiser, Slot, temperatures},
-    tensor::address,
 };
 use crate::{
     Result,
@@ -16,12 +16,14 @@ use crate::{
 use candle_core::{DType, Device, Tensor, Var};
 use loev_ops::gpu::{Buffer, Gpu};
 
-/// Checks the loss, the optimiser and the masks on a GPU; `device` holds tensors where it can reach them.
+/// Checks the loss, the optimiser and the masks on a GPU; `device` holds tensors where it can reach them. Products of
+/// candle are of single precision from then on, until a model says otherwise.
 ///
 /// # Errors
 /// When the device fails.
 pub fn check(gpu: &Gpu, device: &Device) -> Result<Vec<CheckRow>> {
     let mut rows = Vec::new();
+    Precision::F32.apply();
     losses(gpu, device, &mut rows)?;
     updates(gpu, &mut rows)?;
     masks(gpu, &mut rows)?;
@@ -275,7 +277,7 @@ fn masks(gpu: &Gpu, rows: &mut Vec<CheckRow>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::tensor::address, *};
 
     #[test]
     fn the_mirror_is_within_tolerances() {

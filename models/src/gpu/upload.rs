@@ -1,44 +1,45 @@
-//! Small copies to the device that the host does not wait for.
+//! Copies to the device that the host does not wait for.
 
-use loev_ops::gpu::{Buffer, Gpu, GpuError, Pinned};
+use loev_ops::gpu::{Buffer, Gpu, GpuError, Pinned, Plain};
 
 /// Memory that the device copies from, used again when the copies are known to be done.
 #[derive(Debug)]
-pub struct Uploads {
+pub struct Uploads<T: Plain> {
     gpu: Gpu,
-    free: Vec<Pinned<u32>>,
-    used: Vec<Pinned<u32>>,
+    free: Vec<Pinned<T>>,
+    used: Vec<Pinned<T>>,
 }
 
-impl Uploads {
+impl<T: Plain> Uploads<T> {
     /// Without any memory yet.
     pub fn new(gpu: &Gpu) -> Self {
         Self { gpu: gpu.clone(), free: Vec::new(), used: Vec::new() }
     }
 
-    /// `words` on the device, in order with its work.
+    /// `values` on the device, in order with its work.
     ///
     /// # Errors
     /// [`GpuError::Memory`], [`GpuError::Failed`].
-    pub fn put(&mut self, words: &[u32]) -> Result<Buffer<u32>, GpuError> {
-        let fitting = self.free.iter().position(|memory| memory.len() >= words.len());
+    pub fn put(&mut self, values: &[T]) -> Result<Buffer<T>, GpuError> {
+        let fitting = self.free.iter().position(|memory| memory.len() >= values.len());
         let mut memory = match fitting {
             Some(at) => self.free.swap_remove(at),
-            None => self.gpu.pinned(words.len().next_power_of_two())?,
+            // The next step asks for about as much.
+            None => self.gpu.pinned(values.len() + values.len() / 8)?,
         };
-        memory[..words.len()].copy_from_slice(words);
-        let buffer = self.gpu.upload(&memory[..words.len()]);
+        memory[..values.len()].copy_from_slice(values);
+        let buffer = self.gpu.upload(&memory[..values.len()]);
         self.used.push(memory);
         buffer
     }
 
     /// The memory of the copies since the last call, to be given back when they are done.
-    pub fn take(&mut self) -> Vec<Pinned<u32>> {
+    pub fn take(&mut self) -> Vec<Pinned<T>> {
         std::mem::take(&mut self.used)
     }
 
     /// Memory whose copies are done.
-    pub fn give_back(&mut self, memory: Vec<Pinned<u32>>) {
+    pub fn give_back(&mut self, memory: Vec<Pinned<T>>) {
         self.free.extend(memory);
     }
 }

@@ -92,7 +92,7 @@ impl Ema {
 
     /// The average as it is on devices other than the CPU.
     #[cfg(test)]
-    pub fn as_tensors(mut self, params: &Params) -> Result<Self> {
+    pub fn into_tensors(mut self, params: &Params) -> Result<Self> {
         for ((_, p), mean) in params.iter().zip(&mut self.means) {
             if let Mean::Host(values) = mean {
                 *mean = Mean::Device(Tensor::from_slice(values, p.var.shape(), p.var.device())?);

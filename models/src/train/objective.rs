@@ -152,7 +152,7 @@ impl Objective {
     #[expect(clippy::too_many_arguments, reason = "a batch, what is trained, and where")]
     pub fn gradients(
         &self,
-        mut device: Option<&mut OnDevice>,
+        device: Option<&mut OnDevice>,
         model: &Model,
         params: &Params,
         features: &Tensor,
@@ -184,7 +184,7 @@ impl Objective {
             .collect::<Result<Vec<_>>>()?;
         drop(parts);
         let z: Vec<Tensor> = leaves.iter().map(|leaf| leaf.as_tensor().clone()).collect();
-        let (losses, mean) = self.losses(device.as_deref_mut(), params, &z, groups, step)?;
+        let (losses, mean) = self.losses(device, params, &z, groups, step)?;
         let mut grads = mean.backward()?;
         drop(mean);
         let d_z: Vec<Option<Tensor>> = leaves.iter().map(|leaf| grads.remove(leaf)).collect();

@@ -6,7 +6,7 @@
 
 use super::{StepMetrics, ema::Ema, objective::Objective, spec_mask::SpecMask};
 use crate::{
-    ModelError, Result,
+    ModelError, Result, device,
     gpu::{
         loss::{Form, NOTED, Problem, numbered},
         mask,
@@ -18,18 +18,22 @@ use crate::{
     optim::AdamW,
     params::Params,
 };
-use candle_core::{Tensor, backprop::GradStore};
+use candle_core::{Device, Shape, Tensor, backprop::GradStore};
 use loev_ops::{
     gpu::{Buffer, Coming, Gpu, Pinned},
     rng::Key,
 };
 use std::time::{Duration, Instant};
 
+/// The memory of the host that a step's uploads are copied from.
+type Uploaded = (Vec<Pinned<u32>>, Vec<Pinned<f32>>);
+
 /// What a training has on a GPU beside its tensors.
 #[derive(Debug)]
 pub(super) struct OnDevice {
     gpu: Gpu,
-    uploads: Uploads,
+    words: Uploads<u32>,
+    values: Uploads<f32>,
     optimiser: Optimiser,
     /// Addresses of learned temperatures.
     log_scales: Option<Buffer<u64>>,
@@ -56,7 +60,7 @@ pub(super) struct Pending {
     pub batches: usize,
     pub start: Instant,
     pub coming: Coming<f64>,
-    pub uploads: Vec<Pinned<u32>>,
+    pub uploads: Uploaded,
 }
 
 /// Where in the record a step leaves what.
@@ -157,7 +161,8 @@ impl OnDevice {
         let log_scales = log_scales.map(|p| Ok(address::<f32>(&p.var)?)).collect::<Result<Vec<_>>>()?;
         let layout = Layout { params: optimiser.noted() - 2, heads, batches };
         Ok(Self {
-            uploads: Uploads::new(&gpu),
+            words: Uploads::new(&gpu),
+            values: Uploads::new(&gpu),
             optimiser,
             log_scales: if log_scales.is_empty() { None } else { Some(gpu.upload(&log_scales)?) },
             layout,
@@ -201,7 +206,7 @@ impl OnDevice {
         if self.mean.is_none() {
             self.mean = Some(self.gpu.upload(mean)?);
         }
-        let words = self.uploads.put(&ranges.words)?;
+        let words = self.words.put(&ranges.words)?;
         if let Some(mean) = &self.mean {
             mask::mask(&self.gpu, values, [views, frames], mean, &ranges, &words)?;
         }
@@ -220,14 +225,15 @@ impl OnDevice {
         if anchors == 0 {
             return Err(ModelError::NoPositives { head: "the batch".into() });
         }
-        let groups = self.uploads.put(&numbered(groups))?;
+        let groups = self.words.put(&numbered(groups))?;
         let noted = self.at(self.layout.head(self.batch, head));
         Problem { gpu: &self.gpu, groups: &groups, form, anchors, noted }.loss(z, temperature)
     }
 
-    /// Batch `batch` of the step is at hand; its features were looked at on the host.
-    pub fn next(&mut self, batch: usize) {
+    /// The features of a step's batch, which were looked at and masked on the host, as a tensor of `device`.
+    pub fn sent(&mut self, batch: usize, values: &[f32], shape: Shape, device: &Device) -> Result<Tensor> {
         self.batch = batch;
+        device::tensor(&self.gpu, self.values.put(values)?, shape, device)
     }
 
     /// Asks for the update by `share` times these gradients, clipped to `limit`, and for the record.
@@ -250,7 +256,7 @@ impl OnDevice {
             }
         }
         let words: Vec<u32> = turns.iter().flat_map(|turn| turn.words()).collect();
-        let turns = self.uploads.put(&words)?;
+        let turns = self.words.put(&words)?;
         let norm = self.at(0);
         self.optimiser.norm(&turns, limit, share, norm)?;
         self.optimiser.step(&turns, &shared, norm)?;
@@ -262,8 +268,8 @@ impl OnDevice {
     }
 
     /// The memory of the uploads of a step that has been asked for.
-    pub fn uploads(&mut self) -> Vec<Pinned<u32>> {
-        self.uploads.take()
+    pub fn uploads(&mut self) -> Uploaded {
+        (self.words.take(), self.values.take())
     }
 
     /// Waits for a step. `waited` is how long its successor was waited for meanwhile. Gives its metrics as far as
@@ -271,7 +277,9 @@ impl OnDevice {
     pub fn wait(&mut self, pending: Pending, waited: Duration) -> Result<(StepMetrics, Record)> {
         let Pending { mut metrics, start, coming, uploads, .. } = pending;
         let values = coming.wait(&self.gpu)?;
-        self.uploads.give_back(uploads);
+        let (words, floats) = uploads;
+        self.words.give_back(words);
+        self.values.give_back(floats);
         let now = Instant::now();
         let since = self.mark.map_or(start, |mark| mark.max(start));
         metrics.step_seconds = now.duration_since(since).saturating_sub(waited).as_secs_f64();

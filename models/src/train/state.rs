@@ -12,7 +12,7 @@ use crate::{
         self,
         file::{self, Contents, FORMAT, Kind, Named, Type, Values, fault},
     },
-    gpu,
+    device,
     model::Blueprint,
     optim::AdamW,
     params::{Params, Spec},
@@ -116,7 +116,7 @@ pub(super) fn load(
     };
     let progress = Progress { steps: header.step, fitted: true, checked: header.gradients_checked };
     let training = Training::of(model, params, objective, cfg, adam, ema, progress);
-    Ok((training.on(gpu::tensor::of(device)?)?, header.notes))
+    Ok((training.on(device::gpu(device)?)?, header.notes))
 }
 
 /// Checks that settings are those that the state was made with.

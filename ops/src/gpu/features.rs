@@ -7,14 +7,15 @@ use crate::features::{FLOOR, FrontEnd};
 
 /// Bytes of frames and of their spectra that are worked on at once, about.
 const CHUNK: usize = 1 << 30;
-/// Frames whose bands one block sums up.
+/// The most frames whose bands one block sums up, and the shared memory that a block may always have.
 const ROWS: usize = 4;
+const SHARED: usize = 48 << 10;
 
 arguments! {
     struct Mel {
         samples: u64, window: u64, frames: u64, spectra: u64, firsts: u64, starts: u64, weights: u64, out: u64,
         length: i64, first_row: i64, rows: i64,
-        channels: i32, per_view: i32, width: i32, hop: i32, fft: i32, mels: i32, floor: f32, gap: i32,
+        channels: i32, per_view: i32, width: i32, hop: i32, fft: i32, mels: i32, floor: f32, together: i32,
     }
 }
 
@@ -76,6 +77,7 @@ impl GpuLogMel {
         let out = self.gpu.memory(all * mels)?;
         let together = (self.chunk / (4 * fft + 8 * bins)).clamp(1, all.max(1));
         let most = rounded(together);
+        let rows_together = (SHARED / (4 * bins)).clamp(1, ROWS);
         room(&self.gpu, &mut self.frames, most * fft)?;
         room(&self.gpu, &mut self.spectra, most * bins * 2)?;
         let (Some(frames), Some(spectra)) = (&mut self.frames, &mut self.spectra) else { return Ok(out) };
@@ -100,13 +102,13 @@ impl GpuLogMel {
                 fft: fft as i32,
                 mels: mels as i32,
                 floor: FLOOR,
-                gap: 0,
+                together: rows_together as i32,
             };
             let launch = |name, launch| self.gpu.launch(&KERNELS, name, launch, &arguments);
             launch("mel_frames", Launch::blocks([rows, 1, 1], 256))?;
             self.gpu.forward(fft, rounded(rows), frames, spectra)?;
-            let grid = Launch::blocks([rows.div_ceil(ROWS), 1, 1], 128);
-            launch("mel_bands", grid.shared(4 * ROWS * bins))?;
+            let grid = Launch::blocks([rows.div_ceil(rows_together), 1, 1], 128);
+            launch("mel_bands", grid.shared(4 * rows_together * bins))?;
         }
         Ok(out)
     }

@@ -52,6 +52,12 @@ pub const TOLERANCES: &[Tolerance] = &[
     row("background", 120.0, ROUNDING),
     row("mixup", 120.0, ROUNDING),
     row("distortion", 90.0, "an exact antiderivative of tanh for a tabulated one"),
+    row("loudness", 120.0, "the filtered side is rounded to f32 between its sections"),
+    row("convolve", 90.0, TRANSFORM),
+    row("room", 90.0, TRANSFORM),
+    row("reverb", 80.0, "low-passes are summed up in another order, and the lines pass it on"),
+    row("delay", 90.0, "low-passes run in f64"),
+    row("tape_speed", 110.0, "sines of another library in the taps"),
     row("pitch_shift", 60.0, VOCODER),
     row("time_stretch", 60.0, VOCODER),
 ];

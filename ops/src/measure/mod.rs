@@ -11,14 +11,9 @@ pub use onset::OnsetDetector;
 pub use waveform::{Waveform, WaveformMeter};
 
 use crate::audio::Audio;
-use crate::error::{AudioError, RejectKind};
+use crate::error::AudioError;
 use crate::loudness::LoudnessMeter;
-use crate::source::{Limits, Source, inspect};
-
-/// What is read at a time.
-const PIECE_SECONDS: f64 = 20.0;
-/// The rate at which a procedural clip is measured, in Hz.
-const SYNTH_RATE: u32 = 48_000;
+use crate::source::{Pieces, Source};
 
 /// The part of a recording that is measured.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,47 +83,22 @@ fn read(
     rate: Option<u32>,
     mut each: impl FnMut(&Audio),
 ) -> Result<f64, AudioError> {
-    let (native, length) = match source {
-        Source::Synth(clip) => (SYNTH_RATE, clip.seconds),
-        _ => {
-            let info = inspect(source, &Limits { min_seconds: 0.0, ..Limits::default() })?;
-            (info.rate, info.seconds)
-        }
-    };
-    let grid = f64::from(rate.unwrap_or(native));
-    // Down, so that the end is not beyond that of the recording.
-    let frames = |seconds: f64| (seconds * grid + 1e-6).floor();
-    let seconds = part.seconds.unwrap_or(length - part.start_s);
-    // What is read is what there is: the recording's own rounding of its length does not count.
-    let within = part.start_s >= 0.0
-        && seconds >= 0.0
-        && part.start_s + seconds <= length + 1.0 / f64::from(native.max(1));
-    if !within || frames(seconds) < 1.0 {
-        let message = format!(
-            "{}: {length:.3} s long; {seconds:.3} s from {:.3} s on were asked for",
-            source.uri(),
-            part.start_s
-        );
-        return Err(AudioError::new(RejectKind::TooShort, message));
-    }
-    let (first, count, step) = (frames(part.start_s), frames(seconds), frames(PIECE_SECONDS));
-    let mut done = 0.0;
-    while done < count {
-        let size = step.min(count - done);
-        let (start_s, seconds) = ((first + done) / grid, size / grid);
+    let pieces = Pieces::new(source, part.start_s, part.seconds, rate)?;
+    let asked = pieces.seconds();
+    for (start_s, seconds) in pieces {
         let piece = match rate {
-            None => source.read(start_s, seconds, native)?,
+            None => source.read(start_s, seconds, pieces.rate())?,
             Some(rate) => source.read_mono(start_s, seconds, rate)?,
         };
         each(&piece);
-        done += size;
     }
-    Ok(seconds)
+    Ok(asked)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::RejectKind;
     use crate::loudness::integrated_loudness;
     use crate::wav::write_wav;
 

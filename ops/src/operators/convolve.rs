@@ -71,7 +71,7 @@ fn run(audio: &mut Audio, partner: &Audio, params: &[f64], _: &mut Rng, scratch:
 }
 
 /// The frame of the first peak, in any channel, that is high enough to be the direct sound.
-fn direct_sound(response: &Audio) -> usize {
+pub(crate) fn direct_sound(response: &Audio) -> usize {
     let level = DIRECT * response.peak();
     let first = |channel: &Vec<f32>| {
         let reached = channel.iter().position(|s| s.abs() >= level)?;

@@ -75,12 +75,21 @@ struct Buffers {
     echoes: Vec<f32>,
 }
 
+/// Frames from one echo to the next.
+pub(crate) fn frames(time_s: f64, rate: f64) -> usize {
+    ((time_s * rate).round() as usize).max(1)
+}
+
+/// The pole of the low-pass that every echo goes through.
+pub(crate) fn pole(damping_hz: f64, rate: f64) -> f64 {
+    wet::pole(damping_hz, 0.5, rate)
+}
+
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, scratch: &mut Scratch) {
     let &[time_s, feedback, damping_hz, mix] = params else { return };
     let Some(unit) = wet::unit(&audio.channels).filter(|_| mix > 0.0) else { return };
     let rate = f64::from(audio.rate);
-    let time = ((time_s * rate).round() as usize).max(1);
-    let pole = wet::pole(damping_hz, 0.5, rate);
+    let (time, pole) = (frames(time_s, rate), pole(damping_hz, rate));
     let (gain, pole, feedback) = ((1.0 - pole) as f32, pole as f32, feedback as f32);
     let Buffers { line, echoes } = scratch.slot();
     for channel in &mut audio.channels {

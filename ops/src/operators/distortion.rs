@@ -103,7 +103,7 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, scratch: &mut Scratch) {
         return;
     }
     let buffers: &mut Buffers = scratch.slot();
-    let drive = 10f64.powf(drive_db / 20.0) / peak;
+    let drive = drive(drive_db) / peak;
     buffers.tanh.prepare();
     let taps = Taps::new();
     let mut wet = std::mem::take(&mut buffers.wet);
@@ -136,6 +136,11 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, scratch: &mut Scratch) {
         }
     }
     buffers.wet = wet;
+}
+
+/// What the peak is brought to.
+pub(crate) fn drive(drive_db: f64) -> f64 {
+    10f64.powf(drive_db / 20.0)
 }
 
 /// The interpolator and the decimator: halves of symmetrical windowed sincs.

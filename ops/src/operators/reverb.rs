@@ -75,7 +75,7 @@ pub(super) static DEF: OperatorDef = OperatorDef {
     peers: &[(Peer::Pedalboard, "Reverb")],
 };
 
-const LINES: usize = 16;
+pub(crate) const LINES: usize = 16;
 const BLOCK: usize = 64;
 
 /// The signs with which even and odd channels enter the lines (a set bit is a minus), and those with which the
@@ -83,8 +83,8 @@ const BLOCK: usize = 64;
 /// the others of its negative eigenvalue. So inputs and outputs are orthogonal after any number of passes, and
 /// frequencies at which all lines agree, 0 Hz first of all, do not pile up. The first pass to both outputs is
 /// orthogonal too, from either input and from their sum.
-const INPUTS: [u16; 2] = [0x0356, 0x2BBD];
-const OUTPUTS: [u16; 2] = [0x1781, 0x244D];
+pub(crate) const INPUTS: [u16; 2] = [0x0356, 0x2BBD];
+pub(crate) const OUTPUTS: [u16; 2] = [0x1781, 0x244D];
 
 /// The shortest and the longest line for a decay of 1 s.
 const LENGTHS_S: (f64, f64) = (0.012, 0.060);
@@ -108,19 +108,15 @@ struct Line {
 fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, scratch: &mut Scratch) {
     let &[rt60_s, damping_hz, pre_delay_s, mix] = params else { return };
     let Some(unit) = wet::unit(&audio.channels).filter(|_| mix > 0.0) else { return };
-    let rate = f64::from(audio.rate);
-    let pre_delay = ((pre_delay_s * rate).round() as usize).min(audio.frames());
+    let pre_delay = pre_delay(pre_delay_s, audio.rate, audio.frames());
     let frames = audio.frames() - pre_delay;
+    let network = Network::new(rt60_s, damping_hz, audio.rate);
     let Buffers { rings, wet } = scratch.slot();
     rings.resize_with(LINES, Vec::new);
     let mut lines = [Line::default(); LINES];
-    let mut kept = 0.0;
-    for ((line, ring), length) in lines.iter_mut().zip(rings.iter_mut()).zip(lengths(rt60_s, rate)) {
-        let gain = 10f64.powf(-3.0 * length as f64 / (rt60_s * rate));
-        let pole = wet::pole(damping_hz, gain * gain, rate);
-        kept += gain * gain / LINES as f64;
-        // The Hadamard matrix of order 16 over 4 is orthogonal.
-        (line.gain, line.pole) = ((0.25 * gain * (1.0 - pole)) as f32, pole as f32);
+    for (l, ((line, ring), length)) in lines.iter_mut().zip(rings.iter_mut()).zip(network.lengths).enumerate()
+    {
+        (line.gain, line.pole) = (network.gains[l], network.poles[l]);
         ring.clear();
         ring.resize(length, 0.0);
     }
@@ -129,13 +125,43 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, scratch: &mut Scratch) {
         wet.clear();
         wet.resize(frames, 0.0);
     }
-    network(&audio.channels, unit, &mut lines, rings, wet);
+    run_network(&audio.channels, unit, &mut lines, rings, wet);
     let (own, shared) = wet.split_at_mut(audio.channels.len().min(2));
     for (c, wet) in shared.iter_mut().enumerate() {
         wet.copy_from_slice(&own[c % 2]);
     }
-    // Every pass through the network keeps `kept` of the energy.
-    wet::blend(audio, wet, unit, pre_delay, mix, ((1.0 - kept) / kept).sqrt());
+    wet::blend(audio, wet, unit, pre_delay, mix, network.nominal);
+}
+
+/// Frames before the first echo.
+pub(crate) fn pre_delay(seconds: f64, rate: u32, frames: usize) -> usize {
+    ((seconds * f64::from(rate)).round() as usize).min(frames)
+}
+
+/// The lines of a reverberation time: how long they are, and their low-passes.
+pub(crate) struct Network {
+    pub lengths: [usize; LINES],
+    pub gains: [f32; LINES],
+    pub poles: [f32; LINES],
+    /// The gain that brings white noise back to its level.
+    pub nominal: f64,
+}
+
+impl Network {
+    pub(crate) fn new(rt60_s: f64, damping_hz: f64, rate: u32) -> Self {
+        let rate = f64::from(rate);
+        let lengths = lengths(rt60_s, rate);
+        let (mut gains, mut poles, mut kept) = ([0.0; LINES], [0.0; LINES], 0.0);
+        for ((gain_to, pole_to), length) in gains.iter_mut().zip(&mut poles).zip(lengths) {
+            let gain = 10f64.powf(-3.0 * length as f64 / (rt60_s * rate));
+            let pole = wet::pole(damping_hz, gain * gain, rate);
+            kept += gain * gain / LINES as f64;
+            // The Hadamard matrix of order 16 over 4 is orthogonal.
+            (*gain_to, *pole_to) = ((0.25 * gain * (1.0 - pole)) as f32, pole as f32);
+        }
+        // Every pass through the network keeps `kept` of the energy.
+        Self { lengths, gains, poles, nominal: ((1.0 - kept) / kept).sqrt() }
+    }
 }
 
 /// Lengths of the lines in frames: different primes on a logarithmic scale.
@@ -160,7 +186,7 @@ fn signs(minus: u16) -> [f32; LINES] {
 }
 
 /// What the network makes of the first frames of `dry`, into the first two channels of `wet`.
-fn network(
+fn run_network(
     dry: &[Vec<f32>],
     unit: f32,
     lines: &mut [Line; LINES],

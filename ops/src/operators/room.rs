@@ -88,7 +88,7 @@ const IMAGES: f64 = 1_000.0;
 /// From one microphone to the next, in m, when there are several channels.
 const SPACING: f64 = 0.2;
 /// Half the length of the kernel of a fractional delay, in frames, and how many delays are tabulated per frame.
-const HALF: usize = 8;
+pub(crate) const HALF: usize = 8;
 const PHASES: usize = 64;
 
 /// A room: its walls and what they reflect.
@@ -156,6 +156,30 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     wet::blend(audio, &wet, unit, 0, mix, energy.sqrt().recip());
     buffers.wet = wet;
     *scratch.slot() = buffers;
+}
+
+/// The responses of the channels of a view, and the mean of their energies.
+pub(crate) fn responses(
+    params: &[f64],
+    rate: u32,
+    frames: usize,
+    channels: usize,
+    rng: &mut Rng,
+    scratch: &mut Scratch,
+) -> Option<(Vec<Vec<f32>>, f64)> {
+    let &[length, width, height, absorption, distance, _] = params else { return None };
+    let room = Room { size: [length, width, height], absorption };
+    let path = place(&room, distance, rng);
+    let buffers: &mut Buffers = scratch.slot();
+    let mut energy = 0.0;
+    let response = |c: usize| {
+        let path = Path { microphone: microphone(&room, &path, c, channels), ..path };
+        buffers.respond(&room, &path, f64::from(rate), frames, rng);
+        energy += wet::energy(&buffers.response, 1.0) / channels as f64;
+        buffers.response.clone()
+    };
+    let responses = (0..channels).map(response).collect();
+    Some((responses, energy))
 }
 
 /// Puts source and microphone into the room, away from the walls and within 30 degrees of one level; every place

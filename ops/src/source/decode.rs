@@ -828,7 +828,7 @@ pub(super) fn is_finite(planes: &[Vec<f32>]) -> bool {
 }
 
 /// Puts the mean of the frames `from` of all channels at `to` of the only plane.
-fn mix_into(planes: &mut [Vec<f32>], to: Range<usize>, channels: &[Vec<f32>], from: Range<usize>) {
+pub(super) fn mix_into(planes: &mut [Vec<f32>], to: Range<usize>, channels: &[Vec<f32>], from: Range<usize>) {
     let scale = 1.0 / channels.len() as f32;
     let Some(target) = planes.first_mut().and_then(|plane| plane.get_mut(to)) else { return };
     for (i, channel) in channels.iter().enumerate() {
@@ -851,7 +851,7 @@ pub(super) fn io_error(path: &Input, error: &std::io::Error) -> AudioError {
     }
 }
 
-fn file_error(path: &Input, kind: RejectKind, message: &str) -> AudioError {
+pub(super) fn file_error(path: &Input, kind: RejectKind, message: &str) -> AudioError {
     AudioError::new(kind, format!("{path}: {message}"))
 }
 

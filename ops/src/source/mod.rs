@@ -1,8 +1,8 @@
-//! Where audio comes from: a file, an object in a store, or a procedural clip.
+//! Where audio comes from: a file, an object in a store, samples decoded before, or a procedural clip.
 //!
 //! A source is named by an address: `synth:...` ([`crate::synth`]), a path, `file://` and a path,
-//! `s3://` or `gs://` with a bucket and a key ([`Remote`]). [`Source::read`] returns any time range of
-//! it at any rate. [`probe`] looks at a file once, when a data set is taken in, and tells good files
+//! `s3://` or `gs://` with a bucket and a key ([`Remote`]), `pcm:...` ([`Pcm`]). [`Source::read`] returns
+//! any time range of it at any rate. [`probe`] looks at a file once, when a data set is taken in, and tells good files
 //! from bad ones.
 
 mod decode;
@@ -14,6 +14,8 @@ mod mpeg;
 mod ogg;
 mod opus;
 mod part;
+mod pcm;
+mod pieces;
 mod probe;
 mod remote;
 #[cfg(test)]
@@ -30,6 +32,8 @@ use crate::synth::ClipSpec;
 use decode::{Span, Stream};
 use guard::guarded;
 use input::Input;
+pub use pcm::{Pcm, add_pcm_root, encode_pcm};
+pub use pieces::Pieces;
 pub use probe::{FileInfo, Limits, StreamInfo, inspect, probe, probe_file};
 pub use remote::{Remote, RemoteInfo, SCHEMES, set_remote};
 
@@ -42,10 +46,12 @@ pub enum Source {
     Remote(String),
     /// A procedural clip.
     Synth(ClipSpec),
+    /// Samples that were decoded before.
+    Pcm(Pcm),
 }
 
 impl Source {
-    /// Reads an address: `synth:...`, `file://` and an absolute path (`%20` and the like decoded), a
+    /// Reads an address: `synth:...`, `pcm:...`, `file://` and an absolute path (`%20` and the like decoded), a
     /// plain path, or `s3://bucket/key` and `gs://bucket/key` (nothing decoded).
     ///
     /// # Errors
@@ -58,6 +64,9 @@ impl Source {
         }
         if uri.starts_with("synth:") {
             return ClipSpec::parse(uri).map(Self::Synth);
+        }
+        if uri.starts_with("pcm:") {
+            return Pcm::parse(uri).map(Self::Pcm);
         }
         if let Some(path) = uri.strip_prefix("file://") {
             if !path.starts_with('/') {
@@ -88,6 +97,7 @@ impl Source {
             Self::File(path) => path.display().to_string(),
             Self::Remote(url) => url.clone(),
             Self::Synth(clip) => clip.uri(),
+            Self::Pcm(samples) => samples.uri(),
         }
     }
 
@@ -104,6 +114,7 @@ impl Source {
             Self::File(path) => seconds_of(&Input::File(path.clone())),
             Self::Remote(url) => seconds_of(&Input::object(url)?),
             Self::Synth(clip) => Ok(clip.seconds),
+            Self::Pcm(samples) => Ok(samples.seconds()),
         }
     }
 
@@ -145,7 +156,9 @@ impl Source {
         let read_input = |input: &Input| {
             guarded(input, &limits, |watch| {
                 let stream = Stream::open(input, &limits, watch)?;
-                read_stream(stream, start_s, seconds, rate, mono)
+                let (name, native, promised) = (stream.name(), stream.rate(), stream.promised_frames());
+                let stream = if mono { stream.mixed() } else { stream };
+                read_span(&name, native, promised, (start_s, seconds), rate, |span| stream.decode(span))
             })
         };
         match self {
@@ -158,6 +171,7 @@ impl Source {
                 let audio = clip.render(start_s, seconds, rate);
                 Ok(if mono { Audio::mono(rate, audio.to_mono()) } else { audio })
             }
+            Self::Pcm(samples) => samples.read((start_s, seconds), rate, mono),
         }
     }
 }
@@ -169,23 +183,23 @@ fn seconds_of(input: &Input) -> Result<f64, AudioError> {
     })
 }
 
-fn read_stream(
-    stream: Stream,
-    start_s: f64,
-    seconds: f64,
+/// Reads a range (start and length in seconds) of a recording of `native` Hz, of which `decode` gives a span.
+fn read_span(
+    name: &str,
+    native: u32,
+    promised: Option<u64>,
+    (start_s, seconds): (f64, f64),
     rate: u32,
-    mono: bool,
+    decode: impl FnOnce(&Span) -> Result<Vec<Vec<f32>>, AudioError>,
 ) -> Result<Audio, AudioError> {
-    let native = stream.rate();
     if rate == 0 {
         return Err(AudioError::new(RejectKind::OverLimit, "a sample rate of 0 Hz"));
     }
     let at_native = |s: f64| (s * f64::from(native)).round();
-    let name = stream.name();
-    if let Some(frames) = stream.promised_frames()
+    if let Some(frames) = promised
         && at_native(start_s + seconds) > frames as f64 + 1.0
     {
-        return Err(too_short(&name, start_s + seconds, frames as f64 / f64::from(native)));
+        return Err(too_short(name, start_s + seconds, frames as f64 / f64::from(native)));
     }
     let frames_out = (seconds * f64::from(rate)).round() as usize;
     let frames_in = (frames_out as f64 * f64::from(native) / f64::from(rate)).ceil() as usize;
@@ -197,7 +211,7 @@ fn read_stream(
         // One frame of slack, as the range's end was rounded and may reach one frame too far.
         needed: first..(at_native(start_s + seconds) as i64 - 1).max(first),
     };
-    let channels = if mono { stream.mixed() } else { stream }.decode(&span)?;
+    let channels = decode(&span)?;
     if !decode::is_finite(&channels) {
         return Err(AudioError::new(RejectKind::NotFinite, format!("{name}: {}", decode::NOT_FINITE)));
     }

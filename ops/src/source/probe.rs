@@ -74,6 +74,13 @@ pub struct FileInfo {
     pub digest: String,
 }
 
+impl FileInfo {
+    fn new(info: StreamInfo, digest: String) -> Self {
+        let StreamInfo { codec, container, rate, channels, frames, seconds, bytes } = info;
+        Self { codec, container, rate, channels, frames, seconds, bytes, digest }
+    }
+}
+
 /// What a look at a recording finds without reading all of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamInfo {
@@ -120,6 +127,10 @@ pub fn probe(source: &Source, limits: &Limits) -> Result<FileInfo, AudioError> {
     match source {
         Source::File(path) => probe_file(path, limits),
         Source::Remote(url) => probe_input(&Input::object(url)?, limits),
+        Source::Pcm(samples) => {
+            let digest = samples.digest()?;
+            Ok(FileInfo::new(samples.info(limits)?, digest))
+        }
         Source::Synth(_) => Err(no_file(source)),
     }
 }
@@ -135,6 +146,7 @@ pub fn inspect(source: &Source, limits: &Limits) -> Result<StreamInfo, AudioErro
     match source {
         Source::File(path) => look(&Input::File(path.clone())),
         Source::Remote(url) => look(&Input::object(url)?),
+        Source::Pcm(samples) => samples.info(limits),
         Source::Synth(_) => Err(no_file(source)),
     }
 }
@@ -146,10 +158,8 @@ fn no_file(source: &Source) -> AudioError {
 
 fn probe_input(path: &Input, limits: &Limits) -> Result<FileInfo, AudioError> {
     guarded(path, limits, |watch| {
-        let StreamInfo { codec, container, rate, channels, frames, seconds, bytes } =
-            look(path, limits, watch)?;
-        let digest = digest(path)?;
-        Ok(FileInfo { codec, container, rate, channels, frames, seconds, bytes, digest })
+        let info = look(path, limits, watch)?;
+        Ok(FileInfo::new(info, digest(path)?))
     })
 }
 
@@ -159,19 +169,25 @@ fn look(path: &Input, limits: &Limits, watch: &Arc<Watch>) -> Result<StreamInfo,
     let rate = stream.rate();
     let tail = decode::measure(path, stream, limits)?;
     let seconds = tail.frames as f64 / f64::from(rate);
-    let over = |what: String| AudioError::new(RejectKind::OverLimit, format!("{path}: {what}"));
-    if tail.channels > usize::from(limits.max_channels) {
-        return Err(over(format!("{} channels; at most {} are read", tail.channels, limits.max_channels)));
+    within(&path.to_string(), tail.channels, seconds, limits)?;
+    let channels = tail.channels as u16;
+    Ok(StreamInfo { codec, container, rate, channels, frames: tail.frames, seconds, bytes })
+}
+
+/// Whether a recording is one that the limits let in.
+pub(super) fn within(name: &str, channels: usize, seconds: f64, limits: &Limits) -> Result<(), AudioError> {
+    let over = |what: String| AudioError::new(RejectKind::OverLimit, format!("{name}: {what}"));
+    if channels > usize::from(limits.max_channels) {
+        return Err(over(format!("{channels} channels; at most {} are read", limits.max_channels)));
     }
     if seconds > limits.max_seconds {
         return Err(over(format!("{seconds:.0} s long; at most {:.0} s are read", limits.max_seconds)));
     }
     if seconds < limits.min_seconds {
-        let message = format!("{path}: {seconds:.3} s long; at least {} s are needed", limits.min_seconds);
+        let message = format!("{name}: {seconds:.3} s long; at least {} s are needed", limits.min_seconds);
         return Err(AudioError::new(RejectKind::TooShort, message));
     }
-    let channels = tail.channels as u16;
-    Ok(StreamInfo { codec, container, rate, channels, frames: tail.frames, seconds, bytes })
+    Ok(())
 }
 
 fn digest(path: &Input) -> Result<String, AudioError> {

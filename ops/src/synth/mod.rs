@@ -43,6 +43,7 @@ pub use instrument::Instrument;
 pub use strike::Sound;
 
 use crate::Audio;
+use crate::address::{number, parameters};
 use crate::error::{AudioError, RejectKind};
 use crate::mir::MusicalKey;
 use crate::rng::Key;
@@ -141,26 +142,11 @@ impl ClipSpec {
         if version != format!("v{VERSION}") {
             return Err(bad(format!("this build makes version v{VERSION}, not `{version}`")));
         }
-        let (mut seed, mut index, mut seconds) = (None, None, None);
-        for pair in query.split('&') {
-            let (name, value) =
-                pair.split_once('=').ok_or_else(|| bad(format!("`{pair}` is not name=value")))?;
-            let number = |_| bad(format!("`{value}` is not a number for `{name}`"));
-            let twice = match name {
-                "seed" => seed.replace(value.parse::<u64>().map_err(|_| number(()))?).is_some(),
-                "index" => index.replace(value.parse::<u64>().map_err(|_| number(()))?).is_some(),
-                "seconds" => seconds.replace(value.parse::<f64>().map_err(|_| number(()))?).is_some(),
-                _ => return Err(bad(format!("unknown parameter `{name}`"))),
-            };
-            if twice {
-                return Err(bad(format!("`{name}` is given twice")));
-            }
-        }
-        let missing = |name: &str| bad(format!("`{name}` is missing"));
+        let [seed, index, seconds] = parameters(query, ["seed", "index", "seconds"]).map_err(bad)?;
         let spec = Self {
-            seed: seed.ok_or_else(|| missing("seed"))?,
-            index: index.ok_or_else(|| missing("index"))?,
-            seconds: seconds.ok_or_else(|| missing("seconds"))?,
+            seed: number("seed", seed).map_err(bad)?,
+            index: number("index", index).map_err(bad)?,
+            seconds: number("seconds", seconds).map_err(bad)?,
         };
         if spec.seconds > 0.0 && spec.seconds <= MAX_SECONDS {
             Ok(spec)

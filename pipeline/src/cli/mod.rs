@@ -13,6 +13,7 @@ use crate::run::interrupt::Interrupt;
 use crate::spec::SpecError;
 
 mod answer;
+mod bench;
 mod compare;
 mod export;
 mod jams;
@@ -69,6 +70,8 @@ enum Command {
     Jams(jams::JamsArguments),
     /// Write a trained model to give away: weights, model card and a loader for PyTorch.
     Export(export::ExportArguments),
+    /// Measure this machine's GPU, and check what it computes.
+    Bench(bench::BenchArguments),
     /// Check that a run is what its receipts say; compare it with another.
     Verify(verify::VerifyArguments),
     /// List the augmentation operators, or explain one.
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         Command::Report(arguments) => report::report(&arguments, interrupt),
         Command::Jams(arguments) => jams::jams(&arguments, &interrupt),
         Command::Export(arguments) => export::export(&arguments),
+        Command::Bench(arguments) => bench::bench(&arguments),
         Command::Verify(arguments) => verify::verify(&arguments, progress, interrupt),
         Command::Ops { name, reference } => ops::ops(name.as_deref(), reference),
     };

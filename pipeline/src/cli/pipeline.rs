@@ -178,6 +178,7 @@ fn does(stage: &Stage) -> &'static str {
         Stage::Files(_) => "probe every file: rate, channels, length, codec, digest",
         Stage::Synth(_) => "compose: labels now, audio whenever it is read",
         Stage::Sql(_) => "query",
+        Stage::Decode(_) => "read every clip, resample, store 16-bit samples; then scan > Locate > Write",
         Stage::Views(views) if views.materialize => "scan > Draw > Write, then scan > Render > Write",
         Stage::Views(_) => "scan > Draw > Write",
         Stage::Train(_) => "scan > Batch > Render > lanes > trainer",
@@ -199,8 +200,14 @@ fn writes(name: &str, stage: &Stage) -> Vec<String> {
     let side = stage.side_tables().iter().map(|what| format!("tables/{}", side_table(name, what)));
     let checkpoint = matches!(stage, Stage::Train(_) | Stage::Finetune(_))
         .then(|| format!("checkpoints/{name}.safetensors"));
+    let samples = matches!(stage, Stage::Decode(_)).then(|| RunDir::relative_audio(name));
     let page = matches!(stage, Stage::Report(_)).then(|| page_of(name));
-    std::iter::once(format!("tables/{name}")).chain(side).chain(checkpoint).chain(page).collect()
+    std::iter::once(format!("tables/{name}"))
+        .chain(side)
+        .chain(checkpoint)
+        .chain(samples)
+        .chain(page)
+        .collect()
 }
 
 pub fn schema(reference: bool) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! scan(clips) ─ Draw ─ Write                      views: narrow rows, stored
+//! scan(clips) ─ Locate ─ Write                    clips whose samples are stored
 //! scan(views) ─ Render ─ Write                    views, when materialised; features
 //! scan(audio) ─ Featurise ─ Write                 features of materialised views
 //! scan(views) ─ Batch ─ Render ─ lane threads     training
@@ -30,13 +31,16 @@ use datafusion::physical_plan::{
 
 pub mod batch;
 pub mod columns;
+pub mod device;
 pub mod draw;
 pub mod embed;
 pub mod embed_views;
 pub mod featurise;
 pub mod lanes;
+pub mod locate;
 pub mod pool;
 pub mod render;
+pub mod samples;
 pub mod scan;
 pub mod write;
 

@@ -1,4 +1,5 @@
-//! Where audio appears: each narrow draw row gets the samples, or the features, of its view.
+//! Where audio appears: each narrow draw row gets the samples, or the features, of its view; or a segment's first row
+//! what its views are made from, where they are rendered on the device that trains on them.
 //!
 //! ```text
 //! rows ─► chunks of `rows` ─► segments ──► pool: read ─ resample ─ augment ─ (log-mel)
@@ -12,7 +13,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, FixedSizeListArray, Float32Array, LargeListArray, RecordBatch,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
@@ -43,6 +47,11 @@ const SOURCE_RATE: f64 = 96_000.0;
 /// Copies of a source that decoding, resampling and augmenting hold.
 const SOURCE_COPIES: f64 = 4.0;
 
+/// About what reading so many seconds of a source holds.
+pub fn source_bytes(seconds: f64) -> usize {
+    (seconds * SOURCE_RATE * 4.0 * SOURCE_COPIES) as usize
+}
+
 /// What a rendered row carries.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
@@ -50,6 +59,9 @@ pub enum Output {
     Audio,
     /// Column `features`: log-mel frames in dB, row major (frames, mels).
     Features(FrontEnd),
+    /// Column `source`: the audio that the views of a segment are made from, as [`Self::Audio`], in the row of its
+    /// first view; nothing in those of the others.
+    Source,
 }
 
 impl Output {
@@ -58,14 +70,57 @@ impl Output {
         match self {
             Self::Audio => "audio",
             Self::Features(_) => "features",
+            Self::Source => "source",
         }
     }
 
-    /// Values in one row of the wide column.
+    /// Values in one row of the wide column that has any.
     pub fn width(&self, chain: &Chain) -> usize {
         match self {
             Self::Audio => chain.frames() * chain.channels.count(),
             Self::Features(front_end) => front_end.frames(chain.frames()) * front_end.mels,
+            Self::Source => {
+                let frames = chain.read_seconds() * f64::from(chain.sample_rate);
+                frames.round() as usize * chain.channels.count()
+            }
+        }
+    }
+
+    /// Values in `rows` rows of the wide column.
+    fn values(&self, chain: &Chain, rows: usize) -> usize {
+        let rows = match self {
+            Self::Audio | Self::Features(_) => rows,
+            Self::Source => rows.div_ceil(chain.views_per_segment()),
+        };
+        rows * self.width(chain)
+    }
+
+    fn field(&self, chain: &Chain) -> Field {
+        match self {
+            Self::Audio | Self::Features(_) => wide_field(self.column(), self.width(chain)),
+            Self::Source => {
+                let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+                Field::new(self.column(), DataType::LargeList(item), true)
+            }
+        }
+    }
+
+    /// The column of segments with so many rows each; the values of each follow those of the one before.
+    fn array(&self, chain: &Chain, segments: &[usize], values: Vec<f32>) -> Result<ArrayRef, RunError> {
+        match self {
+            Self::Audio | Self::Features(_) => wide_array(self.width(chain), values),
+            Self::Source => {
+                let firsts = segments.iter().flat_map(|rows| (0..*rows).map(|row| row == 0));
+                let lengths = firsts.clone().map(|first| if first { self.width(chain) } else { 0 });
+                let item = Arc::new(Field::new_list_field(DataType::Float32, false));
+                let (offsets, nulls) = (OffsetBuffer::from_lengths(lengths), NullBuffer::from_iter(firsts));
+                Ok(Arc::new(LargeListArray::try_new(
+                    item,
+                    offsets,
+                    Arc::new(Float32Array::from(values)),
+                    Some(nulls),
+                )?))
+            }
         }
     }
 }
@@ -86,7 +141,7 @@ impl ViewRenderer {
     /// When the chain cannot be rendered.
     pub fn new(chain: &Chain, output: &Output) -> Result<Self, AudioError> {
         let log_mel = match output {
-            Output::Audio => None,
+            Output::Audio | Output::Source => None,
             Output::Features(front_end) => Some(LogMel::new(front_end)),
         };
         Ok(Self {
@@ -106,12 +161,15 @@ impl ViewRenderer {
         self.renderer.read(&Source::parse(uri)?, draw)
     }
 
-    /// The views of one segment, one after the other.
+    /// The views of one segment, one after the other; or what they are made from, once.
     ///
     /// # Errors
     /// Whatever keeps the source from being read, or a view from being rendered.
     pub fn render(&mut self, uri: &str, draws: &[Draw]) -> Result<Vec<f32>, AudioError> {
         let Some(first) = draws.first() else { return Ok(Vec::new()) };
+        if self.output == Output::Source {
+            return Ok(self.renderer.read_sound(&Source::parse(uri)?, first)?.channels.concat());
+        }
         let source = self.read(uri, first)?;
         let width = self.output.width(&self.chain);
         let mut values = vec![0.0; width * draws.len()];
@@ -201,7 +259,7 @@ impl RenderOp {
         stage: StageHandle,
     ) -> Self {
         let mut fields: Vec<Field> = draws.fields().iter().map(|f| f.as_ref().clone()).collect();
-        fields.push(wide_field(output.column(), output.width(&chain)));
+        fields.push(output.field(&chain));
         let schema = Arc::new(Schema::new_with_metadata(fields, draws.metadata().clone()));
         let renderers = Arc::new(Renderers { chain, output, idle: Mutex::default() });
         Self { renderers, rows, pool, budget, stage, schema }
@@ -209,11 +267,10 @@ impl RenderOp {
 
     /// About what rendering so many rows holds at the same time: each thread a source at its own rate with a few
     /// copies, and all rows their results, twice.
-    fn bytes(&self, rows: usize, width: usize) -> usize {
-        let chain = &self.renderers.chain;
-        let source = chain.read_seconds() * SOURCE_RATE * 4.0 * SOURCE_COPIES;
-        let sources = source as usize * rows.min(self.pool.threads());
-        sources + 2 * rows * width * size_of::<f32>()
+    fn bytes(&self, rows: usize) -> usize {
+        let Renderers { chain, output, .. } = self.renderers.as_ref();
+        let sources = source_bytes(chain.read_seconds()) * rows.min(self.pool.threads());
+        sources + 2 * output.values(chain, rows) * size_of::<f32>()
     }
 
     async fn chunk(
@@ -223,15 +280,16 @@ impl RenderOp {
         memory: &mut MemoryReservation,
     ) -> Result<RecordBatch, RunError> {
         self.stage.interrupt.check()?;
-        let width = self.renderers.output.width(&self.renderers.chain);
-        memory.try_resize(rows.num_rows() * width * size_of::<f32>())?;
+        let Renderers { chain, output, .. } = self.renderers.as_ref();
+        let room = output.values(chain, rows.num_rows());
+        memory.try_resize(room * size_of::<f32>())?;
         let draws = draws_from_batch(&self.renderers.chain, &rows)?;
         let (ids, uris) = (text(&rows, CLIP_ID)?, text(&rows, URI)?);
         let sizes = match rows.schema_ref().index_of(BYTES) {
             Ok(_) => Some(primitive::<Int64Type>(&rows, BYTES)?),
             Err(_) => None,
         };
-        let permits = self.budget.rendering(self.bytes(rows.num_rows(), width)).await;
+        let permits = self.budget.rendering(self.bytes(rows.num_rows())).await;
 
         let mut answers = Vec::new();
         let mut from = 0;
@@ -250,7 +308,8 @@ impl RenderOp {
             from = to;
         }
 
-        let mut values = Vec::with_capacity(rows.num_rows() * width);
+        let mut values = Vec::with_capacity(room);
+        let mut segments = Vec::with_capacity(answers.len());
         let mut kept = vec![true; rows.num_rows()];
         for (segment, answer) in answers {
             let rendered = match answer.await {
@@ -259,7 +318,10 @@ impl RenderOp {
                 Err(_) => return Err(RunError::Interrupted),
             };
             match rendered {
-                Ok(rendered) => values.extend_from_slice(&rendered),
+                Ok(rendered) => {
+                    values.extend_from_slice(&rendered);
+                    segments.push(segment.len());
+                }
                 Err(mut error) => {
                     // The clip's other segments may be sound: say which one this is.
                     let Draw { segment: number, epoch, .. } = draws[segment.start];
@@ -278,7 +340,7 @@ impl RenderOp {
             false => filter_record_batch(&rows, &BooleanArray::from(kept))?,
         };
         let mut columns = rows.columns().to_vec();
-        columns.push(wide_array(width, values)?);
+        columns.push(output.array(chain, &segments, values)?);
         Ok(RecordBatch::try_new(self.schema(), columns)?)
     }
 }

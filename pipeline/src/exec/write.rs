@@ -84,6 +84,7 @@ impl Written {
             recipe: recipe.to_owned(),
             seconds: took.as_secs_f64(),
             finished: now.as_secs_f64(),
+            data: None,
             rejects,
         }
     }

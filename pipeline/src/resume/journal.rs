@@ -45,6 +45,9 @@ pub struct Receipt {
     pub seconds: f64,
     /// When it was finished, in seconds since 1970 (UTC) by the system's clock. For people: nothing relies on it.
     pub finished: f64,
+    /// The file beside the table's that its rows point into.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Artifact>,
     /// Clips of this shard that could not be used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejects: Vec<Reject>,
@@ -252,6 +255,7 @@ mod tests {
             recipe: "r".to_owned(),
             seconds: 0.25,
             finished: 1.5,
+            data: None,
             rejects: Vec::new(),
         })
     }

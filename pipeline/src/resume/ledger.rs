@@ -59,7 +59,9 @@ impl Stored {
                 None => Some(whole.as_str()),
                 Some(wanted) => wanted.get(&(table.as_str(), file.as_str())).copied(),
             };
-            recipe == Some(receipt.recipe.as_str()) && has_size(&dir.table(table).join(file), receipt.bytes)
+            recipe == Some(receipt.recipe.as_str())
+                && has_size(&dir.table(table).join(file), receipt.bytes)
+                && receipt.data.iter().all(|data| has_size(&dir.root().join(&data.path), data.bytes))
         });
         let complete = |done: &Done| {
             done.recipe.digest() == whole
@@ -215,7 +217,9 @@ impl<'a> Inputs<'a> {
             }
             seen.push(stage);
             match self.pipeline.stages.get(stage) {
-                Some(Stage::Files(_)) => parts.push(self.content(stage, Some(&["clip_id", "digest"]))?),
+                Some(Stage::Files(_) | Stage::Decode(_)) => {
+                    parts.push(self.content(stage, Some(&["clip_id", "digest"]))?)
+                }
                 _ => queue.extend(self.graph.inputs(stage).iter().map(String::as_str)),
             }
         }

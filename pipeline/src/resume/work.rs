@@ -146,6 +146,9 @@ impl Job {
         for table in tables {
             dir.retain(table, |file| kept.contains_key(&(table.to_owned(), file.to_owned())))?;
         }
+        let data: BTreeSet<&str> =
+            kept.values().filter_map(|receipt| Some(receipt.data.as_ref()?.path.as_str())).collect();
+        dir.retain_audio(stage, |file| data.contains(file))?;
         let (journal, _) = Journal::open(&path)?;
         let (recipe, listing) = (status.work.recipe.digest(), status.work.listing.clone());
         Ok(Self { recipe, listing, journal: Arc::new(journal), todo })

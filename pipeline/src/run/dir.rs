@@ -5,6 +5,7 @@
 //!   run.json                     what was run, what came of it (written at every step)
 //!   tables/<table>/*.parquet     one folder per table; open to SQL under the table's name
 //!   checkpoints/<stage>.safetensors, checkpoints/<stage>/   models; states of a training under way
+//!   audio/<stage>/*.pcm         samples of decoded clips; tables name ranges of them
 //!   receipts/<stage>.jsonl       which shards are done, and what they were made from
 //!   lock                         held by the process that works here
 //! ```
@@ -14,6 +15,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
+use loev_ops::source::{Source, add_pcm_root};
 use serde::{Deserialize, Serialize};
 
 use crate::error::RunError;
@@ -24,6 +26,7 @@ use crate::spec::Pipeline;
 const MANIFEST: &str = "run.json";
 const TABLES: &str = "tables";
 const CHECKPOINTS: &str = "checkpoints";
+const AUDIO: &str = "audio";
 const RECEIPTS: &str = "receipts";
 const LOCK: &str = "lock";
 
@@ -162,7 +165,7 @@ impl RunDir {
     /// When another process works there, when `root` is not empty and not a run, or when it cannot be written.
     pub fn claim(root: &Path) -> Result<(Self, Lock), RunError> {
         fs::create_dir_all(root).map_err(RunError::io("cannot create", root))?;
-        let ours = [MANIFEST, TABLES, CHECKPOINTS, RECEIPTS, LOCK].map(std::ffi::OsStr::new);
+        let ours = [MANIFEST, TABLES, CHECKPOINTS, AUDIO, RECEIPTS, LOCK].map(std::ffi::OsStr::new);
         for entry in fs::read_dir(root).map_err(RunError::io("cannot read", root))? {
             let name = entry.map_err(RunError::io("cannot read", root))?.file_name();
             let temporary = name.to_string_lossy().starts_with(MANIFEST);
@@ -189,7 +192,7 @@ impl RunDir {
             let path = root.join(part);
             fs::create_dir_all(&path).map_err(RunError::io("cannot create", &path))?;
         }
-        Ok((Self { root: root.to_owned() }, Lock(file)))
+        Ok((Self::open(root), Lock(file)))
     }
 
     /// The receipts of a stage.
@@ -207,20 +210,21 @@ impl RunDir {
     /// # Errors
     /// When one cannot be removed.
     pub fn retain(&self, table: &str, keep: impl Fn(&str) -> bool) -> Result<(), RunError> {
-        let dir = self.table(table);
-        let entries = match fs::read_dir(&dir) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(RunError::io("cannot read", dir)(error)),
-        };
-        for entry in entries {
-            let path = entry.map_err(RunError::io("cannot read", &dir))?.path();
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            if !keep(&name) {
-                fs::remove_file(&path).map_err(RunError::io("cannot remove", &path))?;
-            }
-        }
-        Ok(())
+        retain(&self.table(table), keep)
+    }
+
+    /// Removes the files of a stage's samples that `keep`, which gets their paths relative to the run, does not want.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn retain_audio(&self, stage: &str, keep: impl Fn(&str) -> bool) -> Result<(), RunError> {
+        let folder = Self::relative_audio(stage);
+        retain(&self.root.join(&folder), |file| keep(&format!("{folder}/{file}")))
+    }
+
+    /// The folder of a stage's samples, relative to the run.
+    pub fn relative_audio(stage: &str) -> String {
+        format!("{AUDIO}/{stage}")
     }
 
     /// The directory itself.
@@ -289,8 +293,9 @@ impl RunDir {
         }
     }
 
-    /// Opens the run in `root`.
+    /// Opens the run in `root`. From now on the addresses of its samples can be read.
     pub fn open(root: &Path) -> Self {
+        add_pcm_root(Source::File(root.to_owned()));
         Self { root: root.to_owned() }
     }
 
@@ -308,6 +313,22 @@ impl RunDir {
     fn damaged(&self, message: String) -> RunError {
         RunError::RunDir { path: self.root.join(MANIFEST), message }
     }
+}
+
+fn retain(dir: &Path, keep: impl Fn(&str) -> bool) -> Result<(), RunError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(RunError::io("cannot read", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(RunError::io("cannot read", dir))?.path();
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if !keep(&name) {
+            fs::remove_file(&path).map_err(RunError::io("cannot remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 impl Manifest {

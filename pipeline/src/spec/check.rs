@@ -248,7 +248,11 @@ impl Checks<'_> {
             self.reader.note(place, format!("`stages.{name}.views`: {message}"), "here", None);
             return;
         }
-        if let Some(Stage::Synth(clips)) = self.pipeline.stages.get(&views.from)
+        let read = match self.pipeline.stages.get(&views.from) {
+            Some(Stage::Decode(decode)) => &decode.from,
+            _ => &views.from,
+        };
+        if let Some(Stage::Synth(clips)) = self.pipeline.stages.get(read)
             && chain.read_seconds() > clips.seconds
         {
             let place = self.place(name, Kind::Views, "seconds");

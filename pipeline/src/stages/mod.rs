@@ -3,6 +3,7 @@
 
 pub mod clips;
 pub mod curve;
+pub mod decode;
 pub mod embed;
 pub mod equivariance;
 pub mod featured;
@@ -67,6 +68,7 @@ pub async fn work(inputs: &Inputs<'_>, name: &str, stage: &Stage) -> Result<Work
         Stage::Files(options) => files::work(name, options).await,
         Stage::Synth(options) => Ok(synth::work(inputs, name, options)),
         Stage::Sql(options) => sql::work(inputs, name, options),
+        Stage::Decode(options) => decode::work(inputs, name, options),
         Stage::Views(options) => views::work(inputs, name, options),
         Stage::Train(options) => train::work(inputs, name, options),
         Stage::Features(options) => features::work(inputs, name, options),
@@ -90,6 +92,7 @@ pub async fn run(context: &Context, job: &Job, name: &str, stage: &Stage) -> Res
         Stage::Files(options) => files::run(context, job, name, options).await,
         Stage::Synth(options) => synth::run(context, job, name, options).await,
         Stage::Sql(options) => sql::run(context, job, name, &options.query).await,
+        Stage::Decode(options) => decode::run(context, job, name, options).await,
         Stage::Views(options) => views::run(context, job, name, options).await,
         Stage::Train(options) => train::run(context, job, name, options).await,
         Stage::Features(options) => features::run(context, job, name, options).await,

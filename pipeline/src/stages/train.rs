@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type, Int64Type};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
@@ -29,6 +29,7 @@ use crate::error::RunError;
 use crate::exec::PartitionExec;
 use crate::exec::batch::{BatchOp, BatchPlan};
 use crate::exec::columns::primitive;
+use crate::exec::device::{self, DeviceRenderer, Pins, SourceBatch, Staged};
 use crate::exec::lanes::Lanes;
 use crate::exec::pool::Pool;
 use crate::exec::render::{Output, RenderOp};
@@ -155,6 +156,8 @@ struct Feed {
     budget: Arc<Budget>,
     key: Key,
     stage: StageHandle,
+    /// Where the device renders: memory for what it renders from.
+    pins: Option<Pins>,
 }
 
 impl Feed {
@@ -175,7 +178,9 @@ impl Feed {
             )));
         }
         let (pool, budget) = (Arc::clone(&context.pool), Arc::clone(&context.budget));
-        let feed = Self { views, chain, options: options.clone(), pool, budget, key, stage: stage.clone() };
+        let pins = pins(stage, &context.device, &chain)?;
+        let feed =
+            Self { views, chain, options: options.clone(), pool, budget, key, stage: stage.clone(), pins };
         if feed.batches_per_pass() == 0 {
             return Err(stage.error(format!(
                 "a batch takes {} segments, but an epoch of `{}` has only {}; use a smaller batch or more clips",
@@ -228,7 +233,10 @@ impl Feed {
         let render = RenderOp::new(
             &self.views.schema,
             self.chain.clone(),
-            Output::Features(self.options.front_end.clone()),
+            match self.pins {
+                Some(_) => Output::Source,
+                None => Output::Features(self.options.front_end.clone()),
+            },
             self.options.batch,
             Arc::clone(&self.pool),
             Arc::clone(&self.budget),
@@ -244,7 +252,7 @@ impl Feed {
         from: u64,
         heads: usize,
         runtime: &Handle,
-        send: &mut dyn FnMut(TrainBatch) -> bool,
+        send: &mut dyn FnMut(Made) -> bool,
     ) -> Result<(), RunError> {
         let per_pass = self.batches_per_pass().max(1);
         let mut skip = from % per_pass;
@@ -252,7 +260,7 @@ impl Feed {
             let plan = self.plan(pass, std::mem::take(&mut skip))?;
             let mut batches = plan.execute(lane, self.budget.task())?;
             while let Some(batch) = runtime.block_on(batches.next()) {
-                if !send(train_batch(&batch?, heads)?) {
+                if !send(self.made(&batch?, heads)?) {
                     return Ok(());
                 }
             }
@@ -261,22 +269,96 @@ impl Feed {
     }
 }
 
+/// What a lane makes: a batch, or what the device makes one of.
+#[derive(Debug)]
+enum Made {
+    Batch(TrainBatch),
+    Sources(SourceBatch),
+}
+
+impl Feed {
+    fn made(&self, rows: &RecordBatch, heads: usize) -> Result<Made, RunError> {
+        let mut batch = train_batch(rows, heads)?;
+        if let Some(pins) = &self.pins {
+            return Ok(Made::Sources(SourceBatch::new(&self.chain, rows, batch, pins)?));
+        }
+        let features = wide(rows, "features")?.as_fixed_size_list().values().as_primitive::<Float32Type>();
+        batch.features = features.values().to_vec().into();
+        Ok(Made::Batch(batch))
+    }
+}
+
+/// Memory on the way to a device that renders the views itself; none for the CPU, and where it cannot.
+fn pins(stage: &StageHandle, device: &Device, chain: &Chain) -> Result<Option<Pins>, RunError> {
+    let Some(gpu) = loev_models::device::gpu(device)? else { return Ok(None) };
+    match device::obstacle(chain) {
+        None => Ok(Some(Pins::new(gpu))),
+        Some(why) => {
+            tracing::warn!(stage = &*stage.name, "views are rendered on the CPU: {why}");
+            Ok(None)
+        }
+    }
+}
+
+fn wide<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, RunError> {
+    rows.column_by_name(name).ok_or_else(|| RunError::Engine(format!("rendered views lack `{name}`")))
+}
+
+/// What the rows say of a batch beside its features.
 fn train_batch(rows: &RecordBatch, heads: usize) -> Result<TrainBatch, RunError> {
-    let wide = |name: &str| {
-        rows.column_by_name(name).ok_or_else(|| RunError::Engine(format!("rendered views lack `{name}`")))
-    };
-    let features = wide("features")?.as_fixed_size_list().values().as_primitive::<Float32Type>();
-    let groups = wide("groups")?.as_fixed_size_list();
+    let groups = wide(rows, "groups")?.as_fixed_size_list();
     let stored_heads = groups.value_length() as usize;
     let ids = groups.values().as_primitive::<Int64Type>().values();
     let epoch = primitive::<Int32Type>(rows, "epoch")?;
     let of_head = |head: usize| ids.iter().skip(head).step_by(stored_heads).copied().collect();
     Ok(TrainBatch {
-        features: features.values().to_vec().into(),
         views: rows.num_rows(),
         groups: (0..heads.min(stored_heads)).map(of_head).collect(),
         epoch: epoch.values().first().map_or(0, |e| e.unsigned_abs()),
+        ..TrainBatch::default()
     })
+}
+
+/// Batches in order, rendered on the device where it does that: then one is copied to it ahead of its turn.
+struct Batches {
+    lanes: Lanes<Made>,
+    renderer: Option<DeviceRenderer>,
+    ahead: Option<Staged>,
+}
+
+impl Batches {
+    /// The next batch, and the seconds for which no lane had it.
+    fn next(&mut self) -> Result<Option<(TrainBatch, f64)>, RunError> {
+        if let Some(staged) = self.ahead.take() {
+            return Ok(Some((self.render(staged)?, 0.0)));
+        }
+        let start = Instant::now();
+        let next = self.lanes.take_next()?;
+        let waited = start.elapsed().as_secs_f64();
+        let batch = match (next, &mut self.renderer) {
+            (None, _) => return Ok(None),
+            (Some(Made::Batch(batch)), _) => batch,
+            (Some(Made::Sources(sources)), Some(renderer)) => {
+                let staged = renderer.stage(sources)?;
+                self.render(staged)?
+            }
+            (Some(Made::Sources(_)), None) => return Err(unrendered()),
+        };
+        Ok(Some((batch, waited)))
+    }
+
+    /// Renders a batch on the device, and has the one after it copied meanwhile, if a lane has it.
+    fn render(&mut self, staged: Staged) -> Result<TrainBatch, RunError> {
+        let Some(renderer) = &mut self.renderer else { return Err(unrendered()) };
+        if let Some(Made::Sources(batch)) = self.lanes.take_ready()? {
+            self.ahead = Some(renderer.stage(batch)?);
+        }
+        renderer.render(staged)
+    }
+}
+
+fn unrendered() -> RunError {
+    RunError::Engine("views came without features, and nothing renders them".to_owned())
 }
 
 /// What a model is trained on.
@@ -325,26 +407,27 @@ fn train_on(
     if training.steps() > 0 {
         tracing::info!(stage = &*stage.name, step = training.steps(), "training goes on from a state");
     }
-    let mut lanes = {
+    let renderer = match &feed.pins {
+        Some(pins) => Some(DeviceRenderer::new(&feed.chain, &options.front_end, device, pins)?),
+        None => None,
+    };
+    let lanes = {
         let (heads, runtime, from) = (heads.len(), runtime.clone(), training.batches());
-        let drive = move |lane: usize, send: &mut dyn FnMut(TrainBatch) -> bool| {
+        let drive = move |lane: usize, send: &mut dyn FnMut(Made) -> bool| {
             feed.drive(lane, from as u64, heads, &runtime, send)
         };
         Lanes::start(options.lanes, from, drive)?
     };
-    let mut take = || -> Result<Option<(TrainBatch, f64)>, RunError> {
-        let start = Instant::now();
-        Ok(lanes.take_next()?.map(|batch| (batch, start.elapsed().as_secs_f64())))
-    };
+    let mut batches = Batches { lanes, renderer, ahead: None };
     // The statistics are fitted on the first batches, which are then trained on like the others.
     let mut first = VecDeque::new();
     while first.len() < training.needs_statistics() {
-        let Some((batch, wait)) = take()? else { break };
+        let Some((batch, wait)) = batches.next()? else { break };
         first.push_back((batch, wait));
     }
     if training.needs_statistics() > 0 {
-        let batches: Vec<TrainBatch> = first.iter().map(|(batch, _)| batch.clone()).collect();
-        training.fit(&batches)?;
+        let fitted: Vec<TrainBatch> = first.iter().map(|(batch, _)| batch.clone()).collect();
+        training.fit(&fitted)?;
     }
     let (mut views, mut seconds, mut waiting) = (0, 0.0, 0.0);
     let mut record = |step: &StepMetrics, curve: &mut Curve| {
@@ -356,20 +439,20 @@ fn train_on(
         stage.bar.add(1);
     };
     while training.steps() < options.training.steps {
-        let (mut batches, mut wait) = (Vec::new(), 0.0);
-        while batches.len() < options.training.accumulate {
+        let (mut own, mut wait) = (Vec::new(), 0.0);
+        while own.len() < options.training.accumulate {
             let next = match first.pop_front() {
                 Some(ready) => Some(ready),
-                None => take()?,
+                None => batches.next()?,
             };
             let Some((batch, waited)) = next else { break };
-            batches.push(batch);
+            own.push(batch);
             wait += waited;
         }
-        if batches.is_empty() {
+        if own.is_empty() {
             break;
         }
-        let step = training.submit(batches, Duration::from_secs_f64(wait))?;
+        let step = training.submit(own, Duration::from_secs_f64(wait))?;
         let last = training.steps() == options.training.steps;
         let interrupted = stage.interrupt.requested();
         let save = !last && (interrupted || training.steps().is_multiple_of(options.checkpoints.every));
@@ -386,7 +469,7 @@ fn train_on(
     if let Some(step) = training.settle()? {
         record(&step, &mut curve);
     }
-    drop(lanes);
+    drop(batches);
     fault::io("model.save").map_err(RunError::io("cannot write", checkpoint))?;
     // The recipe is of this run; a model must not depend on how often it was stopped, nor on what it is called.
     let chain = notes.iter().filter(|(name, _)| *name == CHAIN_NOTE);

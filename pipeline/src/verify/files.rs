@@ -9,8 +9,9 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Options, Report, Run};
 use crate::error::RunError;
+use crate::exec::samples::digest_of;
 use crate::exec::write::digests;
-use crate::resume::journal::Receipt;
+use crate::resume::journal::{Artifact, Receipt};
 use crate::run::dir::{Status, TableDigest};
 
 const FILES: &str = "files";
@@ -37,21 +38,18 @@ pub(super) fn check(run: &Run, options: &Options, report: &mut Report) -> Result
                     report.fault(FILES, format!("{table}/{}: {wrong}", receipt.file));
                 }
                 (files, bytes) = (files + 1, bytes + receipt.bytes);
+                if let Some(data) = &receipt.data {
+                    artifact(run, FILES, data, report);
+                    (files, bytes) = (files + 1, bytes + data.bytes);
+                }
                 bar.add(1);
             }
             strangers(run, table, stored.receipts.values(), report);
         }
-        for artifact in &done.artifacts {
-            let found = fs::read(run.dir.root().join(&artifact.path));
+        for checkpoint in &done.artifacts {
             let before = report.faults.len();
-            match found.map(|bytes| blake3::hash(&bytes).to_hex().to_string()) {
-                Err(error) => report.fault(CHECKPOINT, format!("{}: {error}", artifact.path)),
-                Ok(digest) if digest != artifact.digest => {
-                    report.fault(CHECKPOINT, format!("{}: its content is another", artifact.path));
-                }
-                Ok(_) => {}
-            }
-            report.passed(CHECKPOINT, before, artifact.path.clone());
+            artifact(run, CHECKPOINT, checkpoint, report);
+            report.passed(CHECKPOINT, before, checkpoint.path.clone());
         }
     }
     bar.finish();
@@ -84,6 +82,17 @@ fn manifest(run: &Run, report: &mut Report) {
         }
     }
     report.passed(MANIFEST, before, format!("{} stages", run.stages.len()));
+}
+
+/// Looks at a file that is no table.
+fn artifact(run: &Run, check: &'static str, artifact: &Artifact, report: &mut Report) {
+    match digest_of(&run.dir.root().join(&artifact.path)) {
+        Err(error) => report.fault(check, format!("{}: {error}", artifact.path)),
+        Ok(digest) if digest != artifact.digest => {
+            report.fault(check, format!("{}: its content is another", artifact.path));
+        }
+        Ok(_) => {}
+    }
 }
 
 /// What is wrong with a file.

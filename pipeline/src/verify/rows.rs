@@ -39,6 +39,11 @@ async fn of_stage(
 ) -> Result<(), RunError> {
     match stage {
         Stage::Files(_) | Stage::Synth(_) => unique(session, name, "clip_id", report).await?,
+        Stage::Decode(decode) => {
+            unique(session, name, "clip_id", report).await?;
+            join(session, name, &decode.from, report).await?;
+            lost(session, name, &decode.from, report).await?;
+        }
         Stage::Views(views) => {
             unique(session, name, "view_id", report).await?;
             join(session, name, &views.from, report).await?;

@@ -13,6 +13,8 @@ use crate::run::RunCatalog;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rows {
     Clips,
+    /// Clips whose samples are stored.
+    Decoded,
     Views,
     /// Stored audio of views, or stored features.
     Stored,
@@ -92,6 +94,18 @@ pub(super) fn of_kind(rows: Rows) -> Comments {
             ("codec", "how the audio in it is coded"),
             ("bytes", "size of the file"),
             ("digest", "BLAKE3 of the file"),
+        ],
+        Rows::Decoded => &[
+            ("rate", "sample rate of what is stored, in Hz"),
+            ("channels", "channels of what is stored"),
+            ("frames", "samples of each channel"),
+            ("container", "format of what is stored"),
+            ("codec", "how the samples are stored"),
+            ("bytes", "size of the samples"),
+            ("digest", "BLAKE3 of the samples"),
+            ("clipped", "samples that were beyond full scale, and are at it"),
+            ("source_uri", "where the clip was decoded from"),
+            ("source_digest", "BLAKE3 of the file that it was decoded from"),
         ],
         Rows::Views | Rows::Stored | Rows::Other => &[],
         Rows::Bands => &[
@@ -264,6 +278,7 @@ pub(crate) fn rows_of(run: &RunCatalog, table: &str) -> Rows {
     if let Some((_, kind)) = stages.iter().find(|(name, _)| *name == table) {
         return match *kind {
             "synth" | "files" => Rows::Clips,
+            "decode" => Rows::Decoded,
             "views" => Rows::Views,
             "features" => Rows::Stored,
             "statistics" => Rows::Bands,
@@ -286,6 +301,7 @@ pub(crate) fn rows_of(run: &RunCatalog, table: &str) -> Rows {
         Some((_, "predictions")) | Some(("probe" | "finetune", "labelled")) => Rows::Answers,
         Some((_, "passes")) => Rows::Passes,
         Some(("retrieve", _)) => Rows::Neighbours,
+        Some(("decode", _)) => Rows::Decoded,
         Some((_, "audio")) => Rows::Stored,
         _ => Rows::Other,
     }

@@ -1,10 +1,10 @@
 //! One batch: rounds are planned on the host, sent, and launched.
 
-use super::round::{Pass, Round};
+use super::round::{Own, Pass, Round};
 use super::tables::{At, Tables};
 use super::{
-    GpuRenderer, GpuViews, PcmArguments, Planned, SILENT, Sources, THREADS, arguments, effects, noise, point,
-    room, warp,
+    GpuRenderer, GpuViews, PcmArguments, Planned, SILENT, Sources, THREADS, arguments, convolve, effects,
+    filter, noise, point, room, speed, warp,
 };
 use crate::chain::Step;
 use crate::gpu::{Buffer, Gpu, GpuError, KERNELS, Launch, Plain};
@@ -221,9 +221,14 @@ impl GpuRenderer {
                 Pass::MeasureTables { views, count, first } => run.measure(base, *views, *count, *first)?,
                 Pass::Warp(pass) => warp::run(&mut run, pass)?,
                 Pass::Points(pass) => point::points(&run, pass)?,
-                Pass::Biquads(pass) => point::biquads(&run, pass)?,
+                Pass::Biquads(pass) => filter::biquads(&run, pass)?,
+                Pass::Loudness(pass) => filter::loudness(&mut run, pass)?,
+                Pass::Speed(pass) => speed::run(&mut run, &self.window, pass)?,
                 Pass::Noise(pass) => noise::run(&mut run, pass)?,
-                Pass::Distortion(pass) => effects::distortion(&run, pass)?,
+                Pass::Distortion(pass) => effects::distortions(&run, pass)?,
+                Pass::Delay(pass) => effects::delays(&run, pass)?,
+                Pass::Reverb(pass) => effects::reverbs(&mut run, pass)?,
+                Pass::Convolve(pass) => convolve::run(&mut run, pass)?,
                 Pass::Mix(pass) => effects::mix(&run, pass)?,
             }
         }
@@ -263,7 +268,8 @@ impl GpuRenderer {
                 let key = operator_key(Key::from_value(draw.key), &leaf.spec, &self.columns[*i]);
                 let key = key.with_str("render");
                 let Some(extent) = leaf.spec.def().partner() else {
-                    round.leaf(kind, params, key, frames, spot);
+                    let mut own = Own { tables, scratch: &mut self.scratch };
+                    round.leaf(&mut own, kind, params, key, frames, spot);
                     return Ok(());
                 };
                 let Some(partner) = draw.partners.get(*i).and_then(Option::as_ref) else { return Ok(()) };

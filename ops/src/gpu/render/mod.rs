@@ -12,10 +12,13 @@
 //! How far samples may lie from the CPU's is the tolerance of each row of [`crate::gpu::parity`].
 
 mod batch;
+mod convolve;
 mod effects;
+mod filter;
 mod noise;
 mod point;
 mod round;
+mod speed;
 mod tables;
 mod warp;
 
@@ -26,6 +29,7 @@ use super::arguments::arguments;
 use super::{Buffer, Gpu, GpuError, KERNELS, Launch};
 use crate::chain::{Chain, Leaf, Step, check_draw, steps};
 use crate::error::{AudioError, RejectKind};
+use crate::operator::Scratch;
 use crate::partners::Partners;
 use crate::render::step_frames;
 use crate::views::Draw;
@@ -39,6 +43,8 @@ pub(super) use tables::{room, rounded};
 const WORKSPACE: usize = 4 << 30;
 /// The most views of a batch.
 const BATCH: usize = 4_096;
+/// The most channels: launches are that much higher than batches.
+const CHANNELS: usize = 8;
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u32 = 256;
 /// The peak below which a source is silent, as for the CPU's renderer.
@@ -120,7 +126,9 @@ pub struct GpuRenderer {
     /// Per leaf; `None` for one that is part of a warp.
     kinds: Vec<Option<Kind>>,
     partners: Partners,
+    scratch: Scratch,
     vocoder: warp::Plan,
+    window: speed::Window,
     tables: Tables,
     staging: Staging,
     space: batch::Space,
@@ -165,7 +173,9 @@ impl GpuRenderer {
             kinds: leaves.iter().map(|leaf| Kind::of(leaf.spec.def()).ok().flatten()).collect(),
             leaves,
             partners: Partners::default(),
+            scratch: Scratch::default(),
             vocoder: warp::Plan::new(gpu, chain.sample_rate)?,
+            window: speed::Window::new(gpu)?,
             tables: Tables::default(),
             staging: Staging::default(),
             space: batch::Space::default(),
@@ -284,8 +294,11 @@ fn check(sources: &Sources<'_>, segment_of: &[u32], draws: &[Draw]) -> Result<()
     if have < need {
         return wrong(format!("the segments need {need} samples, there are {have}"));
     }
-    if sources.channels == 0 || sources.channels > 1_024 {
-        return wrong(format!("segments have {} channels, and 1 to 1024 can be rendered", sources.channels));
+    if sources.channels == 0 || sources.channels > CHANNELS {
+        return wrong(format!(
+            "segments have {} channels, and 1 to {CHANNELS} can be rendered",
+            sources.channels
+        ));
     }
     if segment_of.len() != draws.len() {
         return wrong(format!("{} draws name {} segments", draws.len(), segment_of.len()));

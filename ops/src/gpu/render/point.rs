@@ -1,4 +1,4 @@
-//! Operators of single frames and filters of second order: what the host works out for `point.cu` and `biquad.cu`.
+//! Operators of single frames: what the host works out for `point.cu`.
 
 use super::batch::Run;
 use super::round::Kind;
@@ -6,12 +6,7 @@ use super::tables::{At, Tables};
 use super::{Arena, THREADS, arguments};
 use crate::gpu::{GpuError, Launch};
 use crate::operators::time_mask::Mask;
-use crate::operators::{bit_crush, clipping, equalizer, fade, filter, gain, pan};
-
-/// Samples of a thread of the filter, and its threads; powers of its matrix that it is given.
-const RUN: usize = 16;
-const FILTER_THREADS: u32 = 256;
-const POWERS: usize = 6;
+use crate::operators::{bit_crush, clipping, fade, gain, pan};
 
 /// What a point kernel does: `Point` of `point.cu`.
 mod what {
@@ -31,9 +26,6 @@ arguments! {
         at: i64, key: u64, x: f64, y: f64, frames: i32, what: i32, i: i32, j: i32, k: i32, measure: i32,
     }
     struct Points { arena: Arena, views: u64, measures: u64 }
-    struct BiquadView { at: i64, frames: i32, first: i32, count: i32, gap: i32 }
-    struct Section { b: [f64; 3], a: [f64; 2], powers: [[f64; 4]; POWERS] }
-    struct Biquads { arena: Arena, views: u64, sections: u64 }
 }
 
 /// What is done to a view, but for its place; `None` where that is nothing.
@@ -84,32 +76,6 @@ pub(super) fn view(
     })
 }
 
-/// The sections of a filter, with the powers of its matrix that carry its state over runs.
-pub(super) fn sections(kind: Kind, params: &[f64], rate: u32) -> Vec<Section> {
-    let all = match kind {
-        Kind::Filter => [filter::section(params, rate), None, None, None],
-        _ => equalizer::sections(params, rate),
-    };
-    let section = |section: crate::biquad::Section| {
-        let (b, a) = section.coefficients();
-        let square = |m: [f64; 4]| {
-            [
-                m[0] * m[0] + m[1] * m[2],
-                m[0] * m[1] + m[1] * m[3],
-                m[2] * m[0] + m[3] * m[2],
-                m[2] * m[1] + m[3] * m[3],
-            ]
-        };
-        let run = (0..RUN.ilog2()).fold([-a[0], 1.0, -a[1], 0.0], |m, _| square(m));
-        let mut powers = [run; POWERS];
-        for k in 1..POWERS {
-            powers[k] = square(powers[k - 1]);
-        }
-        Section { b, a, powers }
-    };
-    all.into_iter().flatten().map(section).collect()
-}
-
 /// Views that point kernels go over together.
 pub(super) struct PointsPass {
     views: At,
@@ -129,27 +95,4 @@ pub(super) fn points(run: &Run<'_>, pass: &PointsPass) -> Result<(), GpuError> {
         Points { arena: run.arena(pass.count), views: run.table(pass.views), measures: run.measures(0) };
     let tiles = pass.frames.div_ceil(THREADS as usize);
     run.launch("point", Launch::blocks([tiles, pass.count, 1], THREADS), &arguments)
-}
-
-/// Views that are filtered together.
-pub(super) struct BiquadPass {
-    views: At,
-    sections: At,
-    count: usize,
-}
-
-impl BiquadPass {
-    pub fn new(views: &[BiquadView], sections: &[Section], tables: &mut Tables) -> Self {
-        Self { views: tables.push(views), sections: tables.push(sections), count: views.len() }
-    }
-}
-
-pub(super) fn biquads(run: &Run<'_>, pass: &BiquadPass) -> Result<(), GpuError> {
-    let arguments = Biquads {
-        arena: run.arena(pass.count),
-        views: run.table(pass.views),
-        sections: run.table(pass.sections),
-    };
-    let grid = Launch::blocks([pass.count, run.layout.channels, 1], FILTER_THREADS);
-    run.launch("biquad", grid.shared(FILTER_THREADS as usize * (RUN + 1) * 4), &arguments)
 }

@@ -3,14 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::batch::{Layout, MeasureView, Spot};
-use super::effects::{DistortionView, MixPass, MixView, ViewsPass};
+use super::convolve::{ConvolvePass, ConvolveView, Response};
+use super::effects::{DelayView, DistortionView, MixPass, MixView, ReverbPass, ReverbView, Sides, ViewsPass};
+use super::filter::{BiquadPass, BiquadView, LoudnessPass, LoudnessView, Section};
 use super::noise::{NoisePass, NoiseView};
-use super::point::{BiquadPass, BiquadView, PointView, PointsPass, Section};
+use super::point::{PointView, PointsPass};
+use super::speed::{SpeedPass, SpeedView};
 use super::tables::{At, Tables};
-use super::{effects, noise, point, warp};
+use super::{effects, filter, noise, point, speed, warp};
 use crate::audio::Audio;
-use crate::operator::{Kernel, OperatorDef, Warp};
+use crate::operator::{Kernel, OperatorDef, Scratch, Warp};
 use crate::operators::colored_noise::smooth_length;
+use crate::operators::room;
 use crate::render::first_frame;
 use crate::rng::Key;
 
@@ -33,6 +37,12 @@ pub(super) enum Kind {
     Background,
     Mixup,
     Distortion,
+    Convolve,
+    Room,
+    Reverb,
+    Delay,
+    Loudness,
+    Speed,
     Shift,
 }
 
@@ -45,7 +55,8 @@ impl Kind {
         match def.kernel {
             Kernel::Warp(_) => return Ok(None),
             Kernel::Shift(_) => return Ok(Some(Self::Shift)),
-            Kernel::Samples(_) | Kernel::Partner(..) | Kernel::Speed(_) => {}
+            Kernel::Speed(_) => return Ok(Some(Self::Speed)),
+            Kernel::Samples(_) | Kernel::Partner(..) => {}
         }
         Ok(Some(match def.name {
             "gain" => Self::Gain,
@@ -64,6 +75,11 @@ impl Kind {
             "background" => Self::Background,
             "mixup" => Self::Mixup,
             "distortion" => Self::Distortion,
+            "convolve" => Self::Convolve,
+            "room" => Self::Room,
+            "reverb" => Self::Reverb,
+            "delay" => Self::Delay,
+            "loudness" => Self::Loudness,
             _ => return Err(()),
         }))
     }
@@ -87,8 +103,19 @@ pub(super) enum Pass {
     Points(PointsPass),
     Biquads(BiquadPass),
     Noise(NoisePass),
+    Loudness(LoudnessPass),
+    Speed(SpeedPass),
     Distortion(ViewsPass),
+    Delay(ViewsPass),
+    Reverb(ReverbPass),
+    Convolve(ConvolvePass),
     Mix(MixPass),
+}
+
+/// What planning a leaf may need beside the round.
+pub(super) struct Own<'a> {
+    pub tables: &'a mut Tables,
+    pub scratch: &'a mut Scratch,
 }
 
 /// What a round does, gathered.
@@ -106,7 +133,12 @@ pub(super) struct Round {
     biquads: Vec<BiquadView>,
     sections: Vec<Section>,
     noises: BTreeMap<usize, Vec<NoiseView>>,
+    loudnesses: Vec<LoudnessView>,
+    speeds: Vec<SpeedView>,
     distortions: Vec<DistortionView>,
+    delays: Vec<DelayView>,
+    reverbs: Vec<ReverbView>,
+    convolutions: BTreeMap<usize, Vec<ConvolveView>>,
     /// Sounds to mix in, from the tables and from the arena. Numbers of measures of the second sound count from the first
     /// of its list until the round is finished.
     mixes: [Vec<MixView>; 2],
@@ -126,7 +158,12 @@ impl Round {
             biquads: Vec::new(),
             sections: Vec::new(),
             noises: BTreeMap::new(),
+            loudnesses: Vec::new(),
+            speeds: Vec::new(),
             distortions: Vec::new(),
+            delays: Vec::new(),
+            reverbs: Vec::new(),
+            convolutions: BTreeMap::new(),
             mixes: [Vec::new(), Vec::new()],
         }
     }
@@ -138,6 +175,21 @@ impl Round {
         (self.first + self.measures.len() - 1) as i32
     }
 
+    /// A view with its other place, measured first.
+    fn sides(&mut self, spot: &Spot) -> Sides {
+        let at = self.layout.at(spot);
+        let to = self.layout.place(spot.slot, 1 - spot.side);
+        Sides { at, to, frames: spot.frames, measure: self.measure(at, spot.frames) }
+    }
+
+    /// Mixes a sound in that an effect leaves in the view's other place, and has it measured before.
+    fn blend(&mut self, mut mix: MixView) {
+        let stride = self.layout.stride as i64;
+        (mix.stride, mix.other_measure) = (stride, self.wet.len() as i32);
+        self.wet.push(MeasureView { at: mix.other, stride, frames: mix.frames - mix.delay, gap: 0 });
+        self.mixes[1].push(mix);
+    }
+
     /// A view goes through the vocoder to its other place.
     pub fn warp(&mut self, plan: &warp::Plan, warp: Warp, frames: usize, spot: &mut Spot) {
         let from = self.layout.at(spot);
@@ -147,7 +199,15 @@ impl Round {
     }
 
     /// An operator without a second recording.
-    pub fn leaf(&mut self, kind: Kind, params: &[f64], key: Key, frames: usize, spot: &mut Spot) {
+    pub fn leaf(
+        &mut self,
+        own: &mut Own<'_>,
+        kind: Kind,
+        params: &[f64],
+        key: Key,
+        frames: usize,
+        spot: &mut Spot,
+    ) {
         let at = self.layout.at(spot);
         match kind {
             Kind::Shift => {
@@ -156,13 +216,40 @@ impl Round {
                 spot.frames = frames;
             }
             Kind::Filter | Kind::Equalizer => {
-                let sections = point::sections(kind, params, self.rate);
-                if sections.is_empty() {
-                    return;
+                self.filter(filter::sections(kind, params, self.rate), at, at, spot.frames);
+            }
+            Kind::Loudness => {
+                let to = self.layout.place(spot.slot, 1 - spot.side);
+                let Some(view) = filter::louder(params, at, to, spot.frames, self.rate) else { return };
+                self.filter(filter::sections(kind, params, self.rate), at, to, spot.frames);
+                self.loudnesses.push(view);
+            }
+            Kind::Speed => {
+                let sides = self.sides(spot);
+                let speed = params.first().copied().unwrap_or(1.0);
+                self.speeds.push(speed::view(speed, sides, frames));
+                (spot.side, spot.skip, spot.frames) = (1 - spot.side, 0, frames);
+            }
+            Kind::Delay => {
+                let sides = self.sides(spot);
+                let Some((view, mix)) = effects::echo(params, sides, self.rate) else { return };
+                self.delays.push(view);
+                self.blend(mix);
+            }
+            Kind::Reverb => {
+                let sides = self.sides(spot);
+                let Some((view, mix)) = effects::reverberate(params, sides, self.rate) else { return };
+                self.reverbs.push(view);
+                self.blend(mix);
+            }
+            Kind::Room => {
+                let Some(mix) = params.last().copied().filter(|mix| *mix > 0.0) else { return };
+                let (rate, channels) = (self.rate, self.layout.channels);
+                let responses =
+                    room::responses(params, rate, spot.frames, channels, &mut key.rng(), own.scratch);
+                if let Some((channels, energy)) = responses {
+                    self.convolve(own.tables, &Response { channels, lead: room::HALF, energy }, mix, spot);
                 }
-                let (first, count) = (self.sections.len() as i32, sections.len() as i32);
-                self.sections.extend(sections);
-                self.biquads.push(BiquadView { at, frames: spot.frames as i32, first, count, gap: 0 });
             }
             Kind::ColoredNoise => {
                 let measure = self.measure(at, spot.frames);
@@ -171,16 +258,10 @@ impl Round {
                 }
             }
             Kind::Distortion => {
-                let measure = self.measure(at, spot.frames);
-                let to = self.layout.place(spot.slot, 1 - spot.side);
-                let Some((view, mut mix)) = effects::distort(params, at, to, spot.frames, measure) else {
-                    return;
-                };
-                mix.stride = self.layout.stride as i64;
-                mix.other_measure = self.wet.len() as i32;
-                self.wet.push(MeasureView { at: to, stride: mix.stride, frames: mix.frames, gap: 0 });
+                let sides = self.sides(spot);
+                let Some((view, mix)) = effects::distort(params, sides) else { return };
                 self.distortions.push(view);
-                self.mixes[1].push(mix);
+                self.blend(mix);
             }
             _ => {
                 let Some(mut view) = point::view(kind, params, self.rate, self.layout.channels, spot.frames)
@@ -196,19 +277,41 @@ impl Round {
         }
     }
 
+    /// Filters a view by some sections, if any.
+    fn filter(&mut self, sections: Vec<Section>, at: i64, to: i64, frames: usize) {
+        let (first, count) = (self.sections.len() as i32, sections.len() as i32);
+        if count > 0 {
+            self.sections.extend(sections);
+            self.biquads.push(BiquadView { at, to, frames: frames as i32, first, count, gap: 0 });
+        }
+    }
+
+    /// Convolves a view with a response, which goes with the tables.
+    fn convolve(&mut self, tables: &mut Tables, response: &Response, mix: f64, spot: &Spot) {
+        let sides = self.sides(spot);
+        let (length, view, mix) = response.view(sides, mix, tables);
+        self.convolutions.entry(length).or_default().push(view);
+        self.blend(mix);
+    }
+
     /// An operator with a second recording, which goes with the tables.
     pub fn partner(&mut self, tables: &mut Tables, kind: Kind, params: &[f64], other: &Audio, spot: &Spot) {
+        if let (Kind::Convolve, [mix]) = (kind, params) {
+            if let Some(response) = Response::recorded(other).filter(|_| *mix > 0.0) {
+                self.convolve(tables, &response, *mix, spot);
+            }
+            return;
+        }
         let Some((keep, add)) = effects::gains(kind, params) else { return };
-        let at = self.layout.at(spot);
-        let measure = self.measure(at, spot.frames);
+        let sides = self.sides(spot);
         let places: Vec<At> = other.channels.iter().map(|channel| tables.push(channel)).collect();
         let first = places.first().map_or(0, |at| at.samples());
         // Channels are of one length, so their places are equally far apart.
         let stride = places.get(1).map_or(0, |at| at.samples() - first);
         let other_measure = self.recordings.len() as i32;
         self.recordings.push(MeasureView { at: first, stride, frames: spot.frames as i32, gap: 0 });
-        let mix = MixView::matched(at, first, stride, keep, add, spot.frames, measure, other_measure);
-        self.mixes[0].push(mix);
+        let mix = MixView::matched(sides, keep, add);
+        self.mixes[0].push(MixView { other: first, stride, other_measure, ..mix });
     }
 
     /// Turns what was gathered into passes; the number of the next measure.
@@ -241,11 +344,27 @@ impl Round {
         if !self.biquads.is_empty() {
             passes.push(Pass::Biquads(BiquadPass::new(&self.biquads, &self.sections, tables)));
         }
+        if !self.loudnesses.is_empty() {
+            let channels = self.layout.channels;
+            passes.push(Pass::Loudness(LoudnessPass::new(&self.loudnesses, channels, tables)));
+        }
+        if !self.speeds.is_empty() {
+            passes.push(Pass::Speed(SpeedPass::new(&mut self.speeds, tables)));
+        }
         for (length, views) in &self.noises {
             passes.push(Pass::Noise(NoisePass::new(*length, views, tables)));
         }
         if !self.distortions.is_empty() {
             passes.push(Pass::Distortion(ViewsPass::new(&self.distortions, |view| view.frames, tables)));
+        }
+        if !self.delays.is_empty() {
+            passes.push(Pass::Delay(ViewsPass::new(&self.delays, |view| view.frames, tables)));
+        }
+        if !self.reverbs.is_empty() {
+            passes.push(Pass::Reverb(ReverbPass::new(&mut self.reverbs, tables)));
+        }
+        for (length, views) in &self.convolutions {
+            passes.push(Pass::Convolve(ConvolvePass::new(*length, views, tables)));
         }
         if let Some((views, count, first)) = wet {
             passes.push(Pass::Measure { views, count, first });

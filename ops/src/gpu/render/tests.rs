@@ -39,6 +39,22 @@ fn batches_and_the_form_of_samples_do_not_matter() {
     assert!(none.samples.is_empty() && none.rejects(&gpu).unwrap().is_empty());
 }
 
+/// Blocks of loudness, echoes of echoes and lines that went round: what short views do not reach.
+#[test]
+fn long_views_agree_too() {
+    let Some(gpu) = mirror() else { return };
+    let base = r#"["loudness", {"delay": {"time_s": [0.001, 0.3], "feedback": 0.8, "p": 1}}, {"reverb": {"p": 1}},
+        {"tape_speed": {"p": 1}}]"#;
+    let case = Case::new(("[]", base), Channels::Stereo, 1.1, 1).unwrap();
+    let views = case.views(&gpu).unwrap();
+    assert!(views.rejects(&gpu).unwrap().iter().all(Option::is_none));
+    let samples = gpu.download(&views.samples).unwrap();
+    for (want, got) in case.expected().unwrap().iter().zip(samples.chunks(2 * views.frames)) {
+        let ratio = signal_to_noise(want.channels.iter().flatten(), got);
+        assert!(ratio > 80.0, "{ratio} dB");
+    }
+}
+
 #[test]
 fn bad_views_do_not_stop_the_others() {
     let Some(gpu) = mirror() else { return };

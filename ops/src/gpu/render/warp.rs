@@ -141,7 +141,7 @@ pub(super) fn run(run: &mut Run<'_>, pass: &WarpPass) -> Result<(), GpuError> {
     let [energies, rises, attacks] = [(); 3].map(|()| place(pass.count * blocks, 4));
     room(run.gpu, &mut run.space.other, total)?;
     let base = run.space.other.as_ref().map_or(0, Buffer::address);
-    let tile = (STRETCHED / pass.ratio.max(1.0)).min(OUTPUTS).max(1.0) as usize;
+    let tile = (STRETCHED / pass.ratio.max(1.0)).clamp(1.0, OUTPUTS) as usize;
     let (Some(frames), Some(spectra)) = (&mut run.space.rows, &mut run.space.spectra) else { return Ok(()) };
     let (frames_at, spectra_at) = (frames.address(), spectra.address());
     let arguments = WarpArguments {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Embed {
-    /// Stage that holds the clips (`files`, `synth` or `sql`), or a `views` stage. Views must have the sample rate and
+    /// Stage that holds the clips (`files`, `synth`, `sql` or `decode`), or a `views` stage. Views must have the sample rate and
     /// length that the model was trained on.
     pub from: String,
     /// The `train` or `finetune` stage whose model is used.

@@ -15,7 +15,7 @@ use super::train::check_front_end;
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Features {
-    /// A `views` stage, or a stage that holds clips (`files`, `synth` or `sql`).
+    /// A `views` stage, or a stage that holds clips (`files`, `synth`, `sql` or `decode`).
     pub from: String,
     /// How audio becomes features. Its sample rate must be that of the views; clips are resampled to it.
     #[serde(default)]

@@ -3,6 +3,7 @@
 //! An option is one field: its doc comment is the reference documentation, its serde default the
 //! default, its garde range the check, and its type the JSON Schema. There is no second list.
 
+mod decode;
 mod embed;
 mod equivariance;
 mod features;
@@ -22,6 +23,7 @@ use garde::Validate;
 use schemars::{Schema, SchemaGenerator};
 use serde::Serialize;
 
+pub use decode::Decode;
 pub use embed::Embed;
 pub use equivariance::Equivariance;
 pub use features::Features;
@@ -56,6 +58,8 @@ pub enum Kind {
     Synth,
     /// A SELECT over the tables of earlier stages.
     Sql,
+    /// Clips decoded once and stored.
+    Decode,
     /// Augmented views of segments.
     Views,
     /// Stored features of views or clips.
@@ -82,10 +86,11 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order of a usual pipeline.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Files,
         Self::Synth,
         Self::Sql,
+        Self::Decode,
         Self::Views,
         Self::Features,
         Self::Statistics,
@@ -105,6 +110,7 @@ impl Kind {
             Self::Files => "files",
             Self::Synth => "synth",
             Self::Sql => "sql",
+            Self::Decode => "decode",
             Self::Views => "views",
             Self::Features => "features",
             Self::Statistics => "statistics",
@@ -137,6 +143,8 @@ pub enum Stage {
     Synth(Synth),
     /// See [`Sql`].
     Sql(Sql),
+    /// See [`Decode`].
+    Decode(Decode),
     /// See [`Views`].
     Views(Views),
     /// See [`Features`].
@@ -168,6 +176,7 @@ impl Stage {
             Self::Files(_) => Kind::Files,
             Self::Synth(_) => Kind::Synth,
             Self::Sql(_) => Kind::Sql,
+            Self::Decode(_) => Kind::Decode,
             Self::Views(_) => Kind::Views,
             Self::Train(_) => Kind::Train,
             Self::Features(_) => Kind::Features,
@@ -193,6 +202,7 @@ impl Stage {
                 let partners = base.chain(variant).filter_map(|(list, spec)| Some((list, spec.from()?)));
                 std::iter::once(("from", views.from.as_str())).chain(partners).collect()
             }
+            Self::Decode(decode) => vec![("from", decode.from.as_str())],
             Self::Features(features) => vec![("from", features.from.as_str())],
             Self::Statistics(statistics) => vec![("from", statistics.from.as_str())],
             Self::Train(train) => {
@@ -231,6 +241,7 @@ impl Stage {
     pub fn side_tables(&self) -> &'static [&'static str] {
         match self {
             Self::Views(views) if views.materialize => &["audio"],
+            Self::Decode(_) => &["audio"],
             Self::Embed(embed) if embed.baseline => &["baseline"],
             Self::Probe(_) => &["predictions"],
             Self::Retrieve(_) => &["neighbours"],
@@ -241,10 +252,11 @@ impl Stage {
 
     /// The kinds that a stage named by an option may have.
     pub(super) fn accepts(option: &str, kind: Kind) -> &'static [Kind] {
-        const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql];
+        const CLIPS: &[Kind] = &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Decode];
         match (kind, option) {
+            (Kind::Decode, "from") => &[Kind::Files, Kind::Synth, Kind::Sql],
             (Kind::Features | Kind::Statistics | Kind::Embed, "from") => {
-                &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Views]
+                &[Kind::Files, Kind::Synth, Kind::Sql, Kind::Decode, Kind::Views]
             }
             (Kind::Train | Kind::Leak, "from") => &[Kind::Views],
             (Kind::Train, "statistics") => &[Kind::Statistics],
@@ -263,6 +275,7 @@ impl Stage {
             Self::Files(files) => files.validate(),
             Self::Synth(synth) => synth.validate(),
             Self::Sql(sql) => sql.validate(),
+            Self::Decode(decode) => decode.validate(),
             Self::Views(views) => views.validate(),
             Self::Train(train) => train.validate(),
             Self::Features(features) => features.validate(),
@@ -285,6 +298,7 @@ impl Stage {
             Kind::Files => Self::Files(reader.read(node, path, label, plain)?),
             Kind::Synth => Self::Synth(reader.read(node, path, label, plain)?),
             Kind::Sql => Self::Sql(reader.read(node, path, label, plain)?),
+            Kind::Decode => Self::Decode(reader.read(node, path, label, plain)?),
             Kind::Views => Self::Views(reader.read(node, path, label, plain)?),
             Kind::Features => Self::Features(reader.read(node, path, label, plain)?),
             Kind::Statistics => Self::Statistics(reader.read(node, path, label, plain)?),
@@ -327,6 +341,7 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
         Kind::Files => Files::json_schema(generator),
         Kind::Synth => Synth::json_schema(generator),
         Kind::Sql => Sql::json_schema(generator),
+        Kind::Decode => Decode::json_schema(generator),
         Kind::Views => Views::json_schema(generator),
         Kind::Train => schema::merged::<Train, TrainConfig>(generator),
         Kind::Features => Features::json_schema(generator),

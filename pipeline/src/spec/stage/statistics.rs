@@ -14,7 +14,7 @@ use super::train::check_front_end;
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Statistics {
-    /// A `views` stage, or a stage that holds clips (`files`, `synth` or `sql`).
+    /// A `views` stage, or a stage that holds clips (`files`, `synth`, `sql` or `decode`).
     pub from: String,
     /// How audio becomes features; the same as in training.
     #[serde(default)]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, Serializer};
 #[serde(deny_unknown_fields)]
 #[garde(allow_unvalidated)]
 pub struct Views {
-    /// Stage that holds the clips (`files`, `synth` or `sql`).
+    /// Stage that holds the clips (`files`, `synth`, `sql` or `decode`).
     pub from: String,
     /// Length of a view.
     #[serde(default = "default_seconds")]
