@@ -253,11 +253,14 @@ template <int W, typename F> DEVICE void columns(int64_t rows, int width, int64_
     }
 }
 
-// GELU in its tanh form is x * gate(x); `slope` is what its gradient needs besides.
-DEVICE float gate(float x, float& slope) {
+// GELU in its tanh form is x * gate(x); `slope` is what its gradient needs besides. Where the result is rounded to
+// bf16, by the units for special functions: exact ones would take longer than the memory.
+template <typename T> DEVICE float gate(float x, float& slope) {
     const float linear = -2.0f * 0.7978845608028654f, cubic = linear * 0.044715f;
     slope = -linear - 3.0f * cubic * x * x;
-    return 1.0f / (1.0f + expf(x * (linear + cubic * x * x)));
+    float power = x * (linear + cubic * x * x);
+    if (sizeof(T) == 2) return __fdividef(1.0f, 1.0f + __expf(power));
+    return 1.0f / (1.0f + expf(power));
 }
 
 // active = gelu(up + bias): 2 bytes read, 2 written.
@@ -278,7 +281,7 @@ template <typename T, int W> DEVICE void gelu(const Gelu& a) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
             float x = v[i] + b[i];
-            v[i] = x * gate(x, slope);
+            v[i] = x * gate<T>(x, slope);
         }
         store((T*)a.active + row * a.width + c, v);
     });
@@ -296,7 +299,7 @@ template <typename T, int W> DEVICE void gelu_back(const Gelu& a) {
 #pragma unroll
         for (int i = 0; i < W; i++) {
             x[i] += b[i];
-            float g = gate(x[i], slope);
+            float g = gate<T>(x[i], slope);
             v[i] *= g + x[i] * g * (1.0f - g) * slope;
             x[i] *= g;
         }

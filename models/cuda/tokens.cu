@@ -94,4 +94,25 @@ KERNEL(token_sums, TokensBack, a) {
     a.sums[blockIdx.x * width + i] = sum;
 }
 
+// The rise of each group of bands from frame to frame, for rhythm tokens: 4 bytes read a value of the frames. A thread
+// has one (frame, group); those of a frame lie side by side, so that a warp's reads are whole lines.
+struct Onsets {
+    const float* features;   // [views][frames][mels] in dB
+    const float* deviation;  // [mels]
+    float* out;              // [views][groups][frames - 1]
+    int64_t items;           // views * (frames - 1) * groups
+    int frames, mels, groups, _gap;
+};
+KERNEL(onsets, Onsets, a) {
+    const int64_t i = thread_index();
+    if (i >= a.items) return;
+    const int64_t row = i / a.groups, view = row / (a.frames - 1);
+    const int group = (int)(i - row * a.groups), frame = (int)(row - view * (a.frames - 1));
+    const int first = (group * a.mels + a.groups - 1) / a.groups, last = ((group + 1) * a.mels + a.groups - 1) / a.groups;
+    const float* x = a.features + (view * a.frames + frame) * a.mels;
+    float sum = 0.0f;
+    for (int band = first; band < last; band++) sum += fmaxf((x[a.mels + band] - x[band]) / a.deviation[band], 0.0f);
+    a.out[(view * a.groups + group) * (a.frames - 1) + frame] = sum / (last - first);
+}
+
 }

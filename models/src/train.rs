@@ -27,7 +27,9 @@ pub use features::Features;
 pub use spec_mask::SpecMask;
 pub use training::Training;
 
-use crate::{Model, ModelConfig, ModelError, Result, encoder::EncoderConfig, optim::Schedule};
+use crate::{
+    Model, ModelConfig, ModelError, Result, encoder::EncoderConfig, gpu::Precision, optim::Schedule,
+};
 use candle_core::Device;
 use garde::Validate;
 use schemars::JsonSchema;
@@ -132,6 +134,11 @@ pub struct TrainConfig {
     #[garde(range(min = 0.0, max = 0.99999))]
     #[schemars(range(min = 0.0, max = 0.99999))]
     pub ema: f64,
+    /// What products of matrices are made of on a GPU: `bf16` unless `f32` is asked for, which takes many
+    /// times as long. The CPU always computes in f32.
+    #[garde(skip)]
+    #[serde(skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
 }
 
 impl Default for TrainConfig {
@@ -156,6 +163,7 @@ impl Default for TrainConfig {
             layer_decay: 1.0,
             statistics_batches: 4,
             ema: 0.0,
+            precision: Precision::default(),
         }
     }
 }

@@ -51,29 +51,45 @@ impl Rhythm {
         self.groups
     }
 
+    fn tables(&self) -> &Tables {
+        self.tables.get_or_init(|| Tables {
+            grouping: grouping(self.mels, self.groups),
+            waves: waves(self.frames, self.frame_rate),
+        })
+    }
+
+    /// `[views, groups, frames - 1]`: the mean rise of each group's bands from frame to frame, in deviations.
+    pub(crate) fn onsets(&self, normaliser: &Normaliser, features: &Tensor) -> Result<Tensor> {
+        let (views, frames, mels) = features.dims3()?;
+        let (device, dtype) = (features.device(), features.dtype());
+        let deviation = Tensor::from_slice(&normaliser.deviation, mels, device)?.to_dtype(dtype)?;
+        let grouping = Tensor::from_slice(&self.tables().grouping, (self.mels, self.groups), device)?;
+        let rise = (features.narrow(1, 1, frames - 1)? - features.narrow(1, 0, frames - 1)?)?;
+        let onsets = rise.broadcast_div(&deviation)?.relu()?.reshape((views * (frames - 1), mels))?;
+        let onsets = onsets.matmul(&grouping.to_dtype(dtype)?)?;
+        onsets.reshape((views, frames - 1, self.groups))?.transpose(1, 2)?.contiguous()
+    }
+
     /// The spectra of `features: [views, frames, mels]` (dB): `[views, groups, RATES]`, each of mean 0
     /// and variance 1 over its frequencies.
     ///
     /// # Errors
     /// When the device fails or the features are of another shape.
     pub fn spectra(&self, normaliser: &Normaliser, features: &Tensor) -> Result<Tensor> {
-        let (views, frames, mels) = features.dims3()?;
+        let (views, frames, _) = features.dims3()?;
         let (device, dtype) = (features.device(), features.dtype());
-        let table = |values: &[f32], shape: (usize, usize)| {
-            Tensor::from_slice(values, shape, device)?.to_dtype(dtype)
+        let waves = Tensor::from_slice(&self.tables().waves, (self.frames - 1, 2 * RATES), device)?;
+        let waves = waves.to_dtype(dtype)?;
+        #[cfg(feature = "cuda")]
+        let onsets = match device.is_cuda() && dtype == candle_core::DType::F32 {
+            true => crate::gpu::tensors::onsets(features, &normaliser.deviation, self.groups)?,
+            false => self.onsets(normaliser, features)?,
         };
-        let Tables { grouping, waves } = self.tables.get_or_init(|| Tables {
-            grouping: grouping(self.mels, self.groups),
-            waves: waves(self.frames, self.frame_rate),
-        });
-        let deviation = Tensor::from_slice(&normaliser.deviation, mels, device)?.to_dtype(dtype)?;
-        let rise = (features.narrow(1, 1, frames - 1)? - features.narrow(1, 0, frames - 1)?)?;
-        let onsets = rise.broadcast_div(&deviation)?.relu()?.reshape((views * (frames - 1), mels))?;
-        let onsets = onsets.matmul(&table(grouping, (self.mels, self.groups))?)?;
-        let onsets = onsets.reshape((views, frames - 1, self.groups))?.transpose(1, 2)?.contiguous()?;
+        #[cfg(not(feature = "cuda"))]
+        let onsets = self.onsets(normaliser, features)?;
         let onsets = onsets.broadcast_sub(&onsets.mean_keepdim(D::Minus1)?)?;
         let onsets = onsets.reshape((views * self.groups, frames - 1))?;
-        let parts = onsets.matmul(&table(waves, (self.frames - 1, 2 * RATES))?)?.sqr()?;
+        let parts = onsets.matmul(&waves)?.sqr()?;
         let power = (parts.narrow(1, 0, RATES)? + parts.narrow(1, RATES, RATES)?)?;
         // A floor far below any onset keeps silence finite.
         let level = (power + 1e-6)?.log()?;

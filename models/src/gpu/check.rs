@@ -23,6 +23,7 @@ use super::{
 use crate::{
     Result,
     encoder::{
+        rhythm::Rhythm,
         stack::{self, Branch, Plan, Pools, StackDrops},
         tokens::{Kept, Normaliser, TokenShape, tokens as encoder_tokens},
     },
@@ -168,6 +169,7 @@ pub fn check(engine: &Engine) -> Result<Vec<CheckRow>> {
         blocks(engine, precision, &mut table)?;
         stacks(engine, precision, &mut table)?;
     }
+    onsets(engine, &mut table)?;
     Ok(table.rows)
 }
 
@@ -475,6 +477,21 @@ fn tokens(engine: &Engine, precision: Precision, table: &mut Table) -> Result<()
             gradients.iter().zip(shape.places()).map(|(g, at)| (&got[at..at + g.len()], &g[..])).collect();
         table.add(format!("{name}, back"), precision, (1e-5, 6e-3), &pairs);
     }
+    Ok(())
+}
+
+fn onsets(engine: &Engine, table: &mut Table) -> Result<()> {
+    let (views, frames, mels, groups) = (3, 11, 10, 4);
+    let features = Precision::F32.rounded(noise(views * frames * mels, 1, 9.0));
+    let deviation = (0..mels).map(|i| 9.0 + (i as f32 * 0.7).sin()).collect();
+    let normaliser = Normaliser { mean: vec![0.0; mels], deviation };
+    let on_cpu = Tensor::from_slice(&features, (views, frames, mels), &Device::Cpu)?;
+    let want = Rhythm::new(frames, mels, groups, 50.0).onsets(&normaliser, &on_cpu)?;
+    let want = want.flatten_all()?.to_vec1::<f64>()?;
+    let there = engine.put_floats(&features)?;
+    let size = [views, frames, mels, groups];
+    let got = engine.get_floats(&engine.onsets(size, there.address(), &normaliser.deviation)?)?;
+    table.add("onsets".to_owned(), Precision::F32, (1e-6, 1e-6), &[(&got, &want)]);
     Ok(())
 }
 

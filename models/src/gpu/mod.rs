@@ -14,18 +14,19 @@
 //!
 //! | | multiply-adds | bytes |
 //! | --- | --- | --- |
-//! | forward: products of weights | 12 d^2 | 36 d |
+//! | forward: products of weights | 12 d^2 | 34 d |
 //! | forward: attention | 2 t d | 8 d |
-//! | forward: norms, residuals, GELU | | 50 d |
-//! | backward: products of weights | 24 d^2 | 78 d |
-//! | backward: attention | 7 t d | 30 d |
-//! | backward: norms, residuals, GELU, sums | | 70 d |
+//! | forward: norms, residuals, GELU | | 44 d |
+//! | backward: products of weights | 24 d^2 | 68 d |
+//! | backward: attention | 7 t d | 24 d |
+//! | backward: norms, residuals, GELU, sums | | 76 d |
 //!
 //! So of d = 384 and t = 86 a token and block are 5.3 million multiply-adds of weights, 0.3 million of attention (5%),
-//! and 100 kB. At 600 TFLOP/s and 4 TB/s that is 18 ns of products of weights, 2 ns of attention at a third of that
-//! rate, and 12 ns of everything else that moves bytes (120 d of the 272 d: products read and write the rest while
-//! they multiply): products are bound to be about 60% of a step at d = 384, 75% at 768 and 40% at 192. What is kept
-//! for the way back are 24 d bytes of a token and block: 9 kB at d = 384, so 3 GB of 4,096 views of 86 tokens.
+//! and 98 kB. At 600 TFLOP/s of products, a third of that in attention, and 4 TB/s, that would be 18 ns of products of
+//! weights, 3 ns of attention and 12 ns of what else moves bytes (120 d of the 254 d; products read and write their
+//! part while they multiply): 55% of the time is products, 70% at d = 768 and 40% at d = 192. These are counts, not
+//! measurements. What is kept for the way back are 24 d bytes of a token and block: 9 kB at d = 384, so 3.2 GB a block
+//! of 4,096 views of 86 tokens.
 
 mod attention;
 mod block;
@@ -57,7 +58,7 @@ pub static KERNELS: Kernels = Kernels {
     image: &[],
 };
 
-/// What a network's products are made of on a GPU. The CPU always computes in f32.
+/// What products of matrices are made of on a GPU; the CPU always computes in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
@@ -69,6 +70,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Whether it is the one that is taken when nothing is said; that one is not written.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Lets candle's own products on a GPU round their operands to TF32, or not, from now on.
     pub(crate) fn apply(self) {
         #[cfg(feature = "cuda")]

@@ -74,7 +74,7 @@ pub(crate) fn tensor(buffer: Buffer<f32>, shape: impl Into<Shape>, device: &Cuda
 }
 
 /// The stack of blocks as an operation of candle.
-struct StackOp {
+struct StackOnGpu {
     engine: Engine,
     plan: Plan,
     precision: Precision,
@@ -83,14 +83,14 @@ struct StackOp {
     kept: Mutex<Option<State>>,
 }
 
-impl StackOp {
+impl StackOnGpu {
     fn input(&self, views: usize, x: u64, packed: u64) -> Input<'_> {
         let (plan, precision, drops) = (&self.plan, self.precision, self.drops.as_ref());
         Input { plan, precision, packed, x, views, drops }
     }
 }
 
-impl CustomOp2 for StackOp {
+impl CustomOp2 for StackOnGpu {
     fn name(&self) -> &'static str {
         "transformer-stack"
     }
@@ -161,26 +161,26 @@ pub(crate) fn stack(
         bail!("transformer-stack: a GPU takes views of single precision, at least one");
     }
     let engine = engine(x.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
-    let op = StackOp { engine, plan: plan.clone(), precision, keep, drops, kept: Mutex::new(None) };
+    let op = StackOnGpu { engine, plan: plan.clone(), precision, keep, drops, kept: Mutex::new(None) };
     aligned(x)?.apply_op2(&aligned(packed)?, op)
 }
 
 /// The tokeniser as an operation of candle.
-struct TokensOp {
+struct TokensOnGpu {
     engine: Engine,
     shape: TokenShape,
     precision: Precision,
     fixed: Fixed,
 }
 
-impl TokensOp {
+impl TokensOnGpu {
     fn input(&self, views: usize, features: u64, packed: u64) -> TokensInput<'_> {
         let Self { shape, precision, fixed, .. } = self;
         TokensInput { shape: *shape, precision: *precision, fixed, views, features, packed }
     }
 }
 
-impl CustomOp2 for TokensOp {
+impl CustomOp2 for TokensOnGpu {
     fn name(&self) -> &'static str {
         "tokens"
     }
@@ -243,6 +243,18 @@ pub(crate) fn tokens(
     let engine = engine(features.device().as_cuda_device()?).map_err(candle_core::Error::wrap)?;
     let fixed =
         engine.fixed(&normaliser.mean, &normaliser.deviation, there).map_err(candle_core::Error::wrap)?;
-    let op = TokensOp { engine, shape, precision, fixed };
+    let op = TokensOnGpu { engine, shape, precision, fixed };
     Ok(Some(aligned(features)?.apply_op2(&aligned(packed)?, op)?))
+}
+
+/// [`crate::encoder::rhythm::Rhythm::onsets`] of a tensor on a GPU, of single precision.
+pub(crate) fn onsets(features: &Tensor, deviation: &[f32], groups: usize) -> Result<Tensor> {
+    let (views, frames, mels) = features.dims3()?;
+    let device = features.device().as_cuda_device()?;
+    let engine = engine(device).map_err(candle_core::Error::wrap)?;
+    let onsets = with_address(&aligned(features)?, |features| {
+        let size = [views, frames, mels, groups];
+        engine.onsets(size, features, deviation).map_err(candle_core::Error::wrap)
+    })?;
+    Ok(tensor(onsets, (views, groups, frames - 1), device))
 }

@@ -24,6 +24,12 @@ arguments! {
     }
 }
 
+arguments! {
+    struct OnsetsArguments {
+        features: u64, deviation: u64, out: u64, items: i64, frames: i32, mels: i32, groups: i32, gap: i32,
+    }
+}
+
 /// Threads of a block that has a row, or values of the tokens' parameters.
 const THREADS: u32 = 128;
 
@@ -188,5 +194,29 @@ impl Engine {
         let to = (View::rows(weight, inside), Precision::F32);
         self.product([dim, inside, rows], precision, to, a, b)?;
         Ok(d_packed)
+    }
+
+    /// The onsets of [`crate::encoder::rhythm`] of `features: [views, frames, mels]`: `[views, groups, frames - 1]`.
+    pub(crate) fn onsets(
+        &self,
+        [views, frames, mels, groups]: [usize; 4],
+        features: u64,
+        deviation: &[f32],
+    ) -> Result<Buffer<f32>, GpuError> {
+        let deviation = self.gpu.upload(deviation)?;
+        let items = views * (frames - 1) * groups;
+        let out = self.floats(items)?;
+        let arguments = OnsetsArguments {
+            features,
+            deviation: deviation.address(),
+            out: out.address(),
+            items: items as i64,
+            frames: frames as i32,
+            mels: mels as i32,
+            groups: groups as i32,
+            gap: 0,
+        };
+        self.gpu.launch(&KERNELS, "onsets", Launch::items(items, THREADS), &arguments)?;
+        Ok(out)
     }
 }

@@ -113,7 +113,7 @@ impl Training {
     }
 
     pub(super) fn of(
-        model: Model,
+        mut model: Model,
         params: Params,
         objective: Objective,
         cfg: &TrainConfig,
@@ -121,6 +121,7 @@ impl Training {
         ema: Option<Ema>,
         progress: Progress,
     ) -> Self {
+        model.set_precision(cfg.precision);
         let kept = ((1.0 - cfg.mask) * model.patches() as f64).round().max(1.0) as usize;
         let rate = |name: &str| match cfg.layer_decay {
             1.0 => 1.0,

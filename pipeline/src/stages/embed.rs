@@ -51,7 +51,7 @@ fn recipes(inputs: &Inputs<'_>, options: &Embed) -> Result<(Recipe, Option<Recip
     let Some(Stage::Views(trained)) = inputs.pipeline.stages.get(&train.from) else {
         return Ok((recipe, None));
     };
-    let baseline = options_but(&["from", "model", "baseline", "batch"])
+    let baseline = options_but(&["from", "model", "baseline", "batch", "precision"])
         .with("front_end", &train.front_end)
         .with("music", loev_ops::synth::VERSION);
     let baseline = match &own {
@@ -110,7 +110,8 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Embed) -> Result<Work, Ru
 /// When the checkpoint cannot be loaded, views do not fit the model, or a table cannot be written.
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Embed) -> Result<Outcome, RunError> {
     let path = context.dir.checkpoint(&options.model);
-    let (model, notes) = checkpoint::load_with_notes(&path, &context.device)?;
+    let (mut model, notes) = checkpoint::load_with_notes(&path, &context.device)?;
+    model.set_precision(options.precision);
     let config = model.config().clone();
     let stage = context.quiet_stage(name);
     let views = views_of(&context.pipeline, &options.from);

@@ -1,6 +1,7 @@
 //! Options of an `embed` stage.
 
 use garde::Validate;
+use loev_models::gpu::Precision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,11 @@ pub struct Embed {
     /// probes show it beside the model.
     #[serde(default = "default_baseline")]
     pub baseline: bool,
+    /// What products of matrices are made of on a GPU: `bf16` unless `f32` is asked for, which takes many times as long.
+    /// The CPU always computes in f32.
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    #[garde(skip)]
+    pub precision: Precision,
 }
 
 fn default_baseline() -> bool {
