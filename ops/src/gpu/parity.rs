@@ -55,6 +55,7 @@ pub const TOLERANCES: &[Tolerance] = &[
     row("loudness", 120.0, "the filtered side is rounded to f32 between its sections"),
     row("compressor", 100.0, "logarithms and powers of two by the device's own functions"),
     row("chorus", 90.0, "sines in closed form for a recurrence"),
+    row("flanger", 80.0, "sines in closed form for a recurrence, fed back"),
     row("phaser", 90.0, "sines in closed form for a recurrence"),
     row("convolve", 90.0, TRANSFORM),
     row("room", 90.0, TRANSFORM),
