@@ -26,7 +26,8 @@ pub const LOG_MEL_DB: f64 = 0.01;
 
 /// Samples are rounded to f32 once more or once less: 2^-24 is -144 dB.
 const ROUNDING: &str = "f32 rounding of the same f64 arithmetic";
-const VOCODER: &str = "f32 transforms of another order, and what a region's angle makes of their rounding";
+const VOCODER: &str = "f32 transforms of another order; a region at the edge of a decision may fall to the other side, \
+                       which is seldom, and then heard in that region alone";
 const TRANSFORM: &str = "an f32 transform of another order";
 
 const fn row(operator: &'static str, snr_db: f64, why: &'static str) -> Tolerance {
