@@ -1,11 +1,13 @@
-// Effects that an oscillator moves: chorus and phaser (`chorus.rs`, `phaser.rs`).
+// Effects that an oscillator moves: chorus, flanger and phaser (`chorus.rs`, `flanger.rs`, `phaser.rs`).
 //
 //   chorus  grid (tiles, channels, views), a thread a sample, beside the view: three delayed copies, each a cubic through
 //           two samples and two points halfway between samples, of sixteen taps; some 100 loads from the cache a sample
+//   flanger one block a channel of a view: chunks shorter than the delay depend on what is in the line alone, a thread a
+//           sample; the line lies beside the view
 //   phaser  a warp for 32 channels, of any views: a thread a channel, one sample after the other in double precision, as
 //           each waits for the one before; tiles of 64 frames in shared memory, so that loads are coalesced
 //
-// Both read and write a view once, 384 kB for 3 s at 16 kHz.
+// All read and write a view once, 384 kB for 3 s at 16 kHz.
 #include "audio.cuh"
 
 #define VOICES 3
@@ -79,6 +81,61 @@ KERNEL(chorus, Chorus, a) {
     }
     float dry = x[n] * scale;
     a.arena.samples[view.to + channel * a.arena.stride + n] = bounded((dry + view.mix * (wet - dry)) * (1.0f / scale));
+}
+
+struct FlangerView {
+    int64_t at;
+    int64_t to;            // its line
+    double phase, step;    // of the oscillator
+    double least, swing;   // of the delay, in frames
+    float feedback, mix;
+    int frames;
+    int control;
+    int measure;
+    int _gap;
+};
+struct Flanger {
+    Arena arena;
+    const FlangerView* views;
+    const Measure* measures;
+};
+
+// The delay at a value of the oscillator, in frames times 2^32.
+DEVICE int64_t delay_at(const FlangerView& view, int block) {
+    double swing = fmin(fmax(sin(view.phase + view.step * block), -1.0), 1.0);
+    return (int64_t)((view.least + view.swing * (0.5 + 0.5 * swing)) * 4294967296.0);
+}
+
+KERNEL(flanger, Flanger, a) {
+    FlangerView view = a.views[blockIdx.x];
+    float scale = headroom(a.measures[view.measure].peak);
+    float* x = a.arena.samples + view.at + blockIdx.y * a.arena.stride;
+    float* line = a.arena.samples + view.to + blockIdx.y * a.arena.stride;
+    // The cubic reads up to two frames after the one that the delay leads to.
+    int chunk = min(max((int)view.least - 2, 1), (int)blockDim.x);
+    for (int from = 0; from < view.frames; from += chunk) {
+        int n = from + threadIdx.x;
+        if ((int)threadIdx.x < chunk && n < view.frames) {
+            int block = n / view.control, inside = n % view.control;
+            int64_t now = delay_at(view, block), slope = (delay_at(view, block + 1) - now) / view.control;
+            int64_t at = ((int64_t)(n - inside) << 32) - now + inside * (((int64_t)1 << 32) - slope);
+            int first = (int)(at >> 32);
+            float t = (float)(int)((uint32_t)at >> 8) * (1.0f / 16777216.0f), dry = x[n] * scale, points[4];
+            // Nothing was fed back to the frame at hand yet.
+            for (int k = 0; k < 4; k++) {
+                int i = first - 1 + k;
+                points[k] = i < 0 ? 0.0f : i >= n ? dry : line[i];
+            }
+            float p = points[0], q = points[1], r = points[2], s = points[3];
+            float c1 = r - p * (1.0f / 3.0f) - q * 0.5f - s * (1.0f / 6.0f);
+            float c2 = (p + r) * 0.5f - q;
+            float c3 = (s - p) * (1.0f / 6.0f) + (q - r) * 0.5f;
+            float wet = ((c3 * t + c2) * t + c1) * t + q;
+            line[n] = dry + view.feedback * wet;
+            x[n] = bounded((dry + view.mix * (wet - dry)) * (1.0f / scale));
+        }
+        __syncthreads();
+    }
 }
 
 #define PHASER_TILE 64

@@ -9,6 +9,9 @@
 //!              '--> mirror  the very same sources, compiled for the CPU     feature `mirror`, for tests
 //! ```
 //!
+//! [`GpuRenderer`] makes views of segments on the device, [`GpuLogMel`] their log-mel frames, and [`parity`] compares both
+//! with the CPU's.
+//!
 //! The mirror runs a block's threads as fibers that meet at barriers, one block after the other. It finds wrong
 //! indices, missing barriers, reads of memory that nobody wrote (it is full of NaN) and writes beyond an end (the
 //! guards around memory are looked at after each launch), on machines without a GPU. It is slow.

@@ -26,7 +26,8 @@ pub const LOG_MEL_DB: f64 = 0.01;
 
 /// Samples are rounded to f32 once more or once less: 2^-24 is -144 dB.
 const ROUNDING: &str = "f32 rounding of the same f64 arithmetic";
-const VOCODER: &str = "f32 transforms of another order, and what a region's angle makes of their rounding";
+const VOCODER: &str = "f32 transforms of another order; a region at the edge of a decision may fall to the other side, \
+                       which is seldom, and then heard in that region alone";
 const TRANSFORM: &str = "an f32 transform of another order";
 
 const fn row(operator: &'static str, snr_db: f64, why: &'static str) -> Tolerance {
@@ -55,6 +56,7 @@ pub const TOLERANCES: &[Tolerance] = &[
     row("loudness", 120.0, "the filtered side is rounded to f32 between its sections"),
     row("compressor", 100.0, "logarithms and powers of two by the device's own functions"),
     row("chorus", 90.0, "sines in closed form for a recurrence"),
+    row("flanger", 80.0, "sines in closed form for a recurrence, fed back"),
     row("phaser", 90.0, "sines in closed form for a recurrence"),
     row("convolve", 90.0, TRANSFORM),
     row("room", 90.0, TRANSFORM),

@@ -99,10 +99,7 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     }
     let phase = rng.uniform(0.0, TAU);
     let (rate, scale, feedback) = (audio.rate, headroom(audio), feedback as f32);
-    let frames_per_ms = f64::from(rate) / 1_000.0;
-    // The cubic reads two frames past the delay: it must not need what has yet to be fed back.
-    let least = (delay_ms * frames_per_ms).max(2.0);
-    let swing = depth_ms * frames_per_ms;
+    let (least, swing) = delays(delay_ms, depth_ms, rate);
     let lead = (least + swing) as usize + 3;
     let control = control_frames(rate);
     let Buffers { line, wet } = scratch.slot();
@@ -129,6 +126,13 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
         }
         blend(channel, wet, mix as f32, scale);
     }
+}
+
+/// The shortest delay and how far it swings, in frames.
+pub(crate) fn delays(delay_ms: f64, depth_ms: f64, rate: u32) -> (f64, f64) {
+    let frames_per_ms = f64::from(rate) / 1_000.0;
+    // The cubic reads two frames past the delay: it must not need what has yet to be fed back.
+    ((delay_ms * frames_per_ms).max(2.0), depth_ms * frames_per_ms)
 }
 
 /// The line at a fixed-point position: Lagrange's cubic through the two points on each side.

@@ -14,7 +14,7 @@ pub(crate) mod distortion;
 pub(crate) mod equalizer;
 pub(crate) mod fade;
 pub(crate) mod filter;
-mod flanger;
+pub(crate) mod flanger;
 pub(crate) mod gain;
 mod limiter;
 mod loudness;

@@ -225,6 +225,7 @@ impl GpuRenderer {
                 Pass::Loudness(pass) => filter::loudness(&mut run, pass)?,
                 Pass::Compressor(pass) => dynamics::compressors(&run, pass)?,
                 Pass::Chorus(pass) => dynamics::choruses(&run, pass)?,
+                Pass::Flanger(pass) => dynamics::flangers(&run, pass)?,
                 Pass::Phaser(pass) => dynamics::phasers(&run, pass)?,
                 Pass::Speed(pass) => speed::run(&mut run, &self.window, pass)?,
                 Pass::Noise(pass) => noise::run(&mut run, pass)?,

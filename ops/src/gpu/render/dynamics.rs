@@ -1,4 +1,4 @@
-//! The compressor, the chorus and the phaser: what the host works out for `compressor.cu` and `modulated.cu`.
+//! The compressor, chorus, flanger and phaser: what the host works out for `compressor.cu` and `modulated.cu`.
 
 use std::f64::consts::TAU;
 
@@ -8,6 +8,7 @@ use super::{Arena, THREADS, arguments};
 use crate::gpu::{GpuError, Launch};
 use crate::operators::chorus::{TAPS, delays, half_sample_filter};
 use crate::operators::compressor::{Curve, keep, octaves};
+use crate::operators::flanger;
 use crate::operators::modulation::{control_frames, turn};
 use crate::rng::Key;
 
@@ -27,6 +28,11 @@ arguments! {
         measure: i32,
     }
     struct Chorus { arena: Arena, views: u64, measures: u64, taps: [f32; TAPS] }
+    struct FlangerView {
+        at: i64, to: i64, phase: f64, step: f64, least: f64, swing: f64, feedback: f32, mix: f32, frames: i32,
+        control: i32, measure: i32, gap: i32,
+    }
+    struct Flanger { arena: Arena, views: u64, measures: u64 }
     struct PhaserView {
         at: i64, phase: f64, step: f64, cycles: f64, depth: f64, feedback: f64, mix: f64, frames: i32, control: i32,
     }
@@ -57,8 +63,8 @@ pub(super) fn compressors(run: &Run<'_>, pass: &ViewsPass) -> Result<(), GpuErro
     run.launch("compressor", grid.shared(THREADS as usize * (RUN + 1) * 4), &arguments)
 }
 
-/// Whether a chorus does anything.
-pub(super) fn has_chorus(params: &[f64]) -> bool {
+/// Whether a chorus or a flanger does anything.
+pub(super) fn is_mixed_in(params: &[f64]) -> bool {
     params.last().is_some_and(|mix| *mix != 0.0)
 }
 
@@ -90,6 +96,34 @@ pub(super) fn choruses(run: &Run<'_>, pass: &ViewsPass) -> Result<(), GpuError> 
     };
     let tiles = pass.frames.div_ceil(THREADS as usize);
     run.launch("chorus", Launch::blocks([tiles, run.layout.channels, pass.count], THREADS), &arguments)
+}
+
+/// A view that gets a flanger, whose line is in its other place.
+pub(super) fn flange(params: &[f64], key: Key, sides: Sides, rate: u32) -> Option<FlangerView> {
+    let &[rate_hz, delay_ms, depth_ms, feedback, mix] = params else { return None };
+    let control = control_frames(rate);
+    let (least, swing) = flanger::delays(delay_ms, depth_ms, rate);
+    Some(FlangerView {
+        at: sides.at,
+        to: sides.to,
+        phase: key.rng().uniform(0.0, TAU),
+        step: turn(rate_hz, rate, control),
+        least,
+        swing,
+        feedback: feedback as f32,
+        mix: mix as f32,
+        frames: sides.frames as i32,
+        control: control as i32,
+        measure: sides.measure,
+        gap: 0,
+    })
+}
+
+pub(super) fn flangers(run: &Run<'_>, pass: &ViewsPass) -> Result<(), GpuError> {
+    let arguments =
+        Flanger { arena: run.arena(pass.count), views: run.table(pass.views), measures: run.measures(0) };
+    // Delays are short: a chunk is a few dozen frames.
+    run.launch("flanger", Launch::blocks([pass.count, run.layout.channels, 1], 64), &arguments)
 }
 
 /// A view that goes through the phaser; `None` where that changes nothing.

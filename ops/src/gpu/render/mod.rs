@@ -185,6 +185,11 @@ impl GpuRenderer {
         })
     }
 
+    /// The frames of a segment: the range of [`crate::render::Renderer::read_range`] at the rate of the chain.
+    pub fn source_frames(&self) -> usize {
+        (self.chain.read_seconds() * f64::from(self.chain.sample_rate)).round() as usize
+    }
+
     /// With about so many bytes of the device's memory for views that are under way; at least one view is.
     pub fn with_workspace(self, bytes: usize) -> Self {
         Self { workspace: bytes, ..self }

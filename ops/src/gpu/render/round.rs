@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::batch::{Layout, MeasureView, Spot};
 use super::convolve::{ConvolvePass, ConvolveView, Response};
-use super::dynamics::{ChorusView, CompressorView, PhaserView};
+use super::dynamics::{ChorusView, CompressorView, FlangerView, PhaserView};
 use super::effects::{DelayView, DistortionView, MixPass, MixView, ReverbPass, ReverbView, Sides, ViewsPass};
 use super::filter::{BiquadPass, BiquadView, LoudnessPass, LoudnessView, Section};
 use super::noise::{NoisePass, NoiseView};
@@ -45,6 +45,7 @@ pub(super) enum Kind {
     Loudness,
     Compressor,
     Chorus,
+    Flanger,
     Phaser,
     Speed,
     Shift,
@@ -86,6 +87,7 @@ impl Kind {
             "loudness" => Self::Loudness,
             "compressor" => Self::Compressor,
             "chorus" => Self::Chorus,
+            "flanger" => Self::Flanger,
             "phaser" => Self::Phaser,
             _ => return Err(()),
         }))
@@ -113,6 +115,7 @@ pub(super) enum Pass {
     Loudness(LoudnessPass),
     Compressor(ViewsPass),
     Chorus(ViewsPass),
+    Flanger(ViewsPass),
     Phaser(ViewsPass),
     Speed(SpeedPass),
     Distortion(ViewsPass),
@@ -146,6 +149,7 @@ pub(super) struct Round {
     loudnesses: Vec<LoudnessView>,
     compressors: Vec<CompressorView>,
     choruses: Vec<ChorusView>,
+    flangers: Vec<FlangerView>,
     phasers: Vec<PhaserView>,
     speeds: Vec<SpeedView>,
     distortions: Vec<DistortionView>,
@@ -174,6 +178,7 @@ impl Round {
             loudnesses: Vec::new(),
             compressors: Vec::new(),
             choruses: Vec::new(),
+            flangers: Vec::new(),
             phasers: Vec::new(),
             speeds: Vec::new(),
             distortions: Vec::new(),
@@ -252,10 +257,14 @@ impl Round {
             Kind::Phaser => {
                 self.phasers.extend(dynamics::phase(params, key, at, spot.frames, self.rate));
             }
-            Kind::Chorus if dynamics::has_chorus(params) => {
+            Kind::Chorus if dynamics::is_mixed_in(params) => {
                 let sides = self.sides(spot);
                 self.choruses.extend(dynamics::sing(params, key, sides, self.rate));
                 (spot.side, spot.skip) = (1 - spot.side, 0);
+            }
+            Kind::Flanger if dynamics::is_mixed_in(params) => {
+                let sides = self.sides(spot);
+                self.flangers.extend(dynamics::flange(params, key, sides, self.rate));
             }
             Kind::Delay => {
                 let sides = self.sides(spot);
@@ -380,6 +389,9 @@ impl Round {
         }
         if !self.choruses.is_empty() {
             passes.push(Pass::Chorus(ViewsPass::new(&self.choruses, |view| view.frames, tables)));
+        }
+        if !self.flangers.is_empty() {
+            passes.push(Pass::Flanger(ViewsPass::new(&self.flangers, |view| view.frames, tables)));
         }
         if !self.phasers.is_empty() {
             passes.push(Pass::Phaser(ViewsPass::new(&self.phasers, |view| view.frames, tables)));

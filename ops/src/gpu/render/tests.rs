@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chain::Channels;
-use crate::gpu::parity::{Case, ParityRow, parity, signal_to_noise};
+use crate::gpu::parity::{Case, ParityRow, TOLERANCES, parity, signal_to_noise};
 use crate::gpu::tests::mirror;
 
 const LOEV: (&str, &str) =
@@ -16,6 +16,15 @@ fn every_operator_is_within_its_tolerance() {
         println!("{:24} {:8.2} dB, {:?}, tolerance {}", row.what, row.value, row.measure, row.tolerance);
     }
     assert!(rows.iter().all(ParityRow::holds));
+}
+
+#[test]
+fn the_table_names_every_operator_with_a_kernel() {
+    let named = |name: &str| TOLERANCES.iter().any(|row| row.operator == name);
+    let all = crate::operators::all().iter();
+    let wrong: Vec<&str> =
+        all.filter(|def| Kind::of(def).is_ok() != named(def.name)).map(|def| def.name).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 /// Batches of one view, samples of 16 bits, and a renderer that was used before give what one batch of f32 gives.
