@@ -9,6 +9,9 @@
 //! statistics on the first few batches, which are then trained on like the others. Whatever cannot be
 //! trained on ends in a typed error that names the step and the first culprit in order of names.
 //!
+//! On a GPU, kernels do the whole step and nothing waits for it: what a step reports, and its errors, come when the
+//! next has been asked for, under its own number. Features may have been rendered there ([`Features::Device`]).
+//!
 //! [`train`] is the whole loop. [`Training`] is one step of it at a time, and can be put on disk between
 //! two steps and taken up again: on one CPU class the rest of the steps then gives the same bits.
 
@@ -231,7 +234,7 @@ pub struct StepMetrics {
     pub views: usize,
     /// Time spent waiting for batches.
     pub wait_seconds: f64,
-    /// Time spent on the step itself.
+    /// Time spent on the step itself; on a GPU from the end of the step before, less the waiting.
     pub step_seconds: f64,
 }
 

@@ -1,27 +1,35 @@
-//! Four seconds at 16 kHz from the middle of a file: opening, seeking, decoding, resampling.
+//! Four seconds at 16 kHz from the middle of a file: opening, seeking, decoding, resampling. And of samples that were
+//! decoded before, as a `decode` stage stores them.
 //!
 //! `LOEV_BENCH_AUDIO=a.mp3:b.ogg cargo bench -p loev-ops --bench decode` times files of one's own beside
 //! the generated ones.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use divan::Bencher;
-use loev_ops::source::{Limits, Source, probe_file};
+use loev_ops::source::{Limits, Pcm, Source, add_pcm_root, encode_pcm};
 use loev_ops::wav::write_wav;
 
 fn main() {
     divan::main();
 }
 
-/// A two-minute stereo WAV, the longest fixture, and what the environment names.
+/// Samples of two minutes of sound, a stereo WAV of them, the longest fixture, and what the environment names.
 fn files() -> Vec<String> {
-    let wav = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench.wav");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let wav = folder.join("bench.wav");
     let tone: Vec<f32> = (0..120 * 44_100).map(|i| (i as f32 * 0.0627).sin() * 0.5).collect();
     write_wav(&wav, 44_100, &[&tone, &tone]).expect("the folder for temporary files takes a WAV");
+    let source = Source::File(wav.clone());
+    let mono = source.read_mono(0.0, 120.0, 16_000).expect("a WAV");
+    std::fs::write(folder.join("bench.pcm"), encode_pcm(&mono).0).expect("... and samples");
+    add_pcm_root(Source::File(folder.to_owned()));
+    let samples = Pcm::new("bench.pcm", 0, mono.frames() as u64, mono.rate, 1).expect("an address");
     let ogg = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/long.ogg");
     let own = std::env::var("LOEV_BENCH_AUDIO").unwrap_or_default();
     let own = own.split(':').filter(|p| !p.is_empty()).map(str::to_owned);
-    [wav, ogg].iter().map(|p| p.display().to_string()).chain(own).collect()
+    let files = [wav, ogg].map(|path| path.display().to_string());
+    std::iter::once(samples.uri()).chain(files).chain(own).collect()
 }
 
 fn middle(file: &str) -> (Source, f64) {
@@ -50,6 +58,6 @@ fn seek_and_open_only(bencher: Bencher, file: &str) {
 
 #[divan::bench(args = files(), sample_count = 5)]
 fn probe(bencher: Bencher, file: &str) {
-    let path = PathBuf::from(file);
-    bencher.bench_local(|| probe_file(&path, &Limits::default()));
+    let source = Source::parse(file).expect("an address");
+    bencher.bench_local(|| loev_ops::source::probe(&source, &Limits::default()));
 }

@@ -10,6 +10,8 @@
 //! rendered again from stored keys. Only [`Rng::normal`] goes through the platform's `ln` and `cos`,
 //! which may differ in the last bit between platforms.
 
+use std::collections::BTreeSet;
+
 /// Multipliers and key increments of Philox4x32 (table 2 and section 4.3 of the paper).
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -182,6 +184,21 @@ impl Rng {
         }
     }
 
+    /// `count` different numbers of `0..n` in ascending order, every such set as likely as another; all of them when there
+    /// are no more.
+    ///
+    /// Floyd's algorithm (Bentley and Floyd, "A sample of brilliance", CACM 30(9), 1987).
+    pub fn subset(&mut self, n: usize, count: usize) -> Vec<usize> {
+        let mut chosen = BTreeSet::new();
+        for last in n - count.min(n)..n {
+            let drawn = self.below(last + 1);
+            if !chosen.insert(drawn) {
+                chosen.insert(last);
+            }
+        }
+        chosen.into_iter().collect()
+    }
+
     /// One of `items`, uniformly.
     ///
     /// # Panics
@@ -284,6 +301,21 @@ mod tests {
         let chi: f64 = counts.iter().map(|&c| (c as f64 - 10_000.0).powi(2) / 10_000.0).sum();
         assert!(chi < 22.5, "{counts:?}");
         assert_eq!((rng.below(0), rng.below(1)), (0, 0));
+    }
+
+    #[test]
+    fn subsets_are_even() {
+        let mut rng = Key::root(9).rng();
+        let mut counts = [0usize; 10];
+        for _ in 0..20_000 {
+            let chosen = rng.subset(5, 2);
+            assert!(chosen.len() == 2 && chosen[0] < chosen[1]);
+            counts[chosen[0] * (7 - chosen[0]) / 2 + chosen[1] - 1] += 1;
+        }
+        // Chi-squared with 9 degrees of freedom: 27.9 is the 0.1% point.
+        let chi: f64 = counts.iter().map(|&c| (c as f64 - 2_000.0).powi(2) / 2_000.0).sum();
+        assert!(chi < 27.9, "{counts:?}");
+        assert_eq!(rng.subset(3, 9), [0, 1, 2]);
     }
 
     #[test]

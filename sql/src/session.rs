@@ -14,7 +14,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 
 use crate::diagnose;
 use crate::error::SqlError;
-use crate::functions::{self, relation::RelationQueryPlanner};
+use crate::functions::{self, Literals, relation::RelationQueryPlanner};
 use crate::search::NearestFirst;
 use crate::store::{AddressedTables, Registry};
 
@@ -55,6 +55,8 @@ pub fn new_session(threads: usize, memory_limit: Option<usize>) -> Result<Sessio
     let state = SessionStateBuilder::new()
         .with_config(session_config(threads))
         .with_runtime_env(runtime)
+        // Before DataFusion's own, of which the first that plans an expression counts.
+        .with_expr_planners(vec![Arc::new(Literals)])
         .with_default_features()
         .with_query_planner(Arc::new(RelationQueryPlanner))
         .with_optimizer_rule(Arc::new(NearestFirst))

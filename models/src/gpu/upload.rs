@@ -2,12 +2,22 @@
 
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Pinned, Plain};
 
-/// Memory that the device copies from, used again when the copies are known to be done.
+/// Memory that the device copies from, used again when the copies are known to be done: unlike from other memory,
+/// the driver returns before it has read it.
 #[derive(Debug)]
 pub struct Uploads<T: Plain> {
     gpu: Gpu,
     free: Vec<Pinned<T>>,
     used: Vec<Pinned<T>>,
+}
+
+impl<T: Plain> Drop for Uploads<T> {
+    fn drop(&mut self) {
+        if !self.used.is_empty() {
+            // Copies may be under way. Where waiting fails, so has the device, and the next call says so.
+            let _ = self.gpu.synchronise();
+        }
+    }
 }
 
 impl<T: Plain> Uploads<T> {

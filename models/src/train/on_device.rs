@@ -59,6 +59,7 @@ pub(super) struct Pending {
     /// Its batches.
     pub batches: usize,
     pub start: Instant,
+    /// Dropped before `uploads`: whoever has the record has done with them.
     pub coming: Coming<f64>,
     pub uploads: Uploaded,
 }

@@ -156,7 +156,7 @@ impl Gpu {
             return Err(GpuError::Shape(format!("{want} values were asked of a buffer of {have}")));
         }
         let ticket = self.0.fetch(from.address, bytes_of_mut(&mut to))?;
-        Ok(Coming { values: to, ticket })
+        Ok(Coming { values: Some(to), ticket })
     }
 
     /// Copies `from` to the beginning of `to`, on the device.
@@ -207,11 +207,20 @@ impl Gpu {
     }
 }
 
-/// Values on their way from the device.
+/// Values on their way from the device. Dropped, it waits for them too: their memory must not be given away before.
 #[derive(Debug)]
 pub struct Coming<T: Plain> {
-    values: Pinned<T>,
+    values: Option<Pinned<T>>,
     ticket: Ticket,
+}
+
+impl<T: Plain> Drop for Coming<T> {
+    fn drop(&mut self) {
+        if let Some(values) = &self.values {
+            // Where that fails, so has the device, and the next call says so.
+            let _ = values.machine.finish(&self.ticket);
+        }
+    }
 }
 
 impl<T: Plain> Coming<T> {
@@ -219,9 +228,10 @@ impl<T: Plain> Coming<T> {
     ///
     /// # Errors
     /// [`GpuError::Failed`], also for work that was asked for before.
-    pub fn wait(self, gpu: &Gpu) -> Result<Pinned<T>, GpuError> {
+    pub fn wait(mut self, gpu: &Gpu) -> Result<Pinned<T>, GpuError> {
         gpu.finish(&self.ticket)?;
-        Ok(self.values)
+        let gone = || GpuError::Failed { what: "copying from it", message: "it came before".to_owned() };
+        self.values.take().ok_or_else(gone)
     }
 }
 

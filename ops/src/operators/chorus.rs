@@ -78,7 +78,7 @@ pub(super) static DEF: OperatorDef = OperatorDef {
 const VOICES: usize = 3;
 
 /// Half the length of the half-sample filter.
-const TAPS: usize = 8;
+pub(crate) const TAPS: usize = 8;
 
 /// The sound at twice its rate: `whole` at the samples, `half` between each and the next, zeros around.
 #[derive(Default)]
@@ -95,8 +95,7 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     }
     let phase = rng.uniform(0.0, TAU);
     let (rate, scale) = (audio.rate, headroom(audio));
-    let frames_per_ms = f64::from(rate) / 1_000.0;
-    let (centre, depth) = (delay_ms * frames_per_ms, depth_ms.min(delay_ms) * frames_per_ms);
+    let (centre, depth) = delays(delay_ms, depth_ms, rate);
     let taps = half_sample_filter();
     let buffers: &mut Buffers = scratch.slot();
     for (index, channel) in audio.channels.iter_mut().enumerate() {
@@ -120,9 +119,15 @@ fn run(audio: &mut Audio, params: &[f64], rng: &mut Rng, scratch: &mut Scratch) 
     }
 }
 
+/// The middle of the delay and how far it swings, in frames.
+pub(crate) fn delays(delay_ms: f64, depth_ms: f64, rate: u32) -> (f64, f64) {
+    let frames_per_ms = f64::from(rate) / 1_000.0;
+    (delay_ms * frames_per_ms, depth_ms.min(delay_ms) * frames_per_ms)
+}
+
 /// One half of the symmetric filter that gives the sample midway between two others: a sinc in a Kaiser window, flat
 /// to seven tenths of the band.
-fn half_sample_filter() -> [f32; TAPS] {
+pub(crate) fn half_sample_filter() -> [f32; TAPS] {
     const BETA: f64 = 7.0;
     let tap = |k: usize| {
         let x = k as f64 + 0.5;

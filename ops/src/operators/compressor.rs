@@ -109,9 +109,8 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
         return;
     }
     let curve = Curve::new(threshold_db, ratio, knee_db);
-    let makeup = (makeup_db / DB_PER_OCTAVE) as f32;
-    let keep = |ms: f64| (-1_000.0 / (ms * f64::from(audio.rate))).exp();
-    let (keep_attack, keep_release) = (keep(attack_ms), keep(release_ms));
+    let makeup = octaves(makeup_db);
+    let (keep_attack, keep_release) = (keep(attack_ms, audio.rate), keep(release_ms, audio.rate));
     // The smooth decoupled peak detector of the paper (its equation 17), on the reduction.
     let (mut held, mut smooth) = (0.0f64, 0.0f64);
     let mut block = [0.0f32; BLOCK];
@@ -145,19 +144,29 @@ fn run(audio: &mut Audio, params: &[f64], _: &mut Rng, _: &mut Scratch) {
     }
 }
 
+/// A gain in octaves of amplitude.
+pub(crate) fn octaves(db: f64) -> f32 {
+    (db / DB_PER_OCTAVE) as f32
+}
+
+/// What is left after a frame of what decays to 1/e within that time.
+pub(crate) fn keep(ms: f64, rate: u32) -> f64 {
+    (-1_000.0 / (ms * f64::from(rate))).exp()
+}
+
 /// The static curve, as the reduction at each level, both in octaves.
-struct Curve {
+pub(crate) struct Curve {
     /// The middle of the knee, and half its width.
-    threshold: f32,
-    half_knee: f32,
+    pub threshold: f32,
+    pub half_knee: f32,
     /// The reduction per octave above the knee.
-    slope: f32,
+    pub slope: f32,
     /// The reduction per squared octave from the knee's start.
-    bend: f32,
+    pub bend: f32,
 }
 
 impl Curve {
-    fn new(threshold_db: f64, ratio: f64, knee_db: f64) -> Self {
+    pub(crate) fn new(threshold_db: f64, ratio: f64, knee_db: f64) -> Self {
         let slope = 1.0 - 1.0 / ratio;
         let knee = knee_db / DB_PER_OCTAVE;
         Self {

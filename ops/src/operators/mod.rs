@@ -2,11 +2,11 @@
 
 pub(crate) mod background;
 pub(crate) mod bit_crush;
-mod chorus;
+pub(crate) mod chorus;
 pub(crate) mod clipping;
 mod codec;
 pub(crate) mod colored_noise;
-mod compressor;
+pub(crate) mod compressor;
 pub(crate) mod convolve;
 mod dc_offset;
 pub(crate) mod delay;
@@ -19,7 +19,7 @@ pub(crate) mod gain;
 mod limiter;
 mod loudness;
 pub(crate) mod mixup;
-mod modulation;
+pub(crate) mod modulation;
 pub(crate) mod pan;
 mod phaser;
 mod pitch_shift;

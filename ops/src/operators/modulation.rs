@@ -16,7 +16,7 @@ impl Lfo {
     /// Starts at `phase`, in radians, with one value every `frames` frames.
     pub(super) fn new(phase: f64, hz: f64, rate: u32, frames: usize) -> Self {
         let (sin, cos) = phase.sin_cos();
-        Self { sin, cos, step: (TAU * hz * frames as f64 / f64::from(rate)).sin_cos() }
+        Self { sin, cos, step: turn(hz, rate, frames).sin_cos() }
     }
 
     /// The present value, within -1..1; then moves on.
@@ -28,8 +28,13 @@ impl Lfo {
     }
 }
 
+/// How far an oscillator turns in so many frames, in radians.
+pub(crate) fn turn(hz: f64, rate: u32, frames: usize) -> f64 {
+    TAU * hz * frames as f64 / f64::from(rate)
+}
+
 /// How many frames lie between two values of an oscillator, between which effects interpolate: 2 ms.
-pub(super) fn control_frames(rate: u32) -> usize {
+pub(crate) fn control_frames(rate: u32) -> usize {
     (rate as usize / 500).max(8)
 }
 

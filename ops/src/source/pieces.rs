@@ -1,8 +1,8 @@
 //! Reading a recording piece by piece, so that memory does not grow with its length.
 
+use super::Source;
 use super::probe::{Limits, inspect};
-use super::{Source, too_short};
-use crate::error::AudioError;
+use crate::error::{AudioError, RejectKind};
 
 /// The length of a piece. Whole seconds begin at a frame of the source and at one of what it is resampled to,
 /// whatever the rates are.
@@ -26,7 +26,7 @@ impl Pieces {
     /// if `None`, and at 48 kHz if it is a procedural clip).
     ///
     /// # Errors
-    /// [`crate::RejectKind::TooShort`] when the part is not within the recording, or has no frame; otherwise as
+    /// [`RejectKind::TooShort`] when the part is not within the recording, or has no frame; otherwise as
     /// [`inspect`].
     pub fn new(
         source: &Source,
@@ -49,7 +49,11 @@ impl Pieces {
         let within =
             start_s >= 0.0 && seconds >= 0.0 && start_s + seconds <= length + 1.0 / f64::from(native.max(1));
         if !within || frames(seconds) < 1.0 {
-            return Err(too_short(&source.uri(), start_s + seconds, length));
+            let message = format!(
+                "{}: {length:.3} s long; {seconds:.3} s from {start_s:.3} s on were asked for",
+                source.uri()
+            );
+            return Err(AudioError::new(RejectKind::TooShort, message));
         }
         Ok(Self { rate, seconds, first: frames(start_s), count: frames(seconds), done: 0.0 })
     }

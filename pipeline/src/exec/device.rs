@@ -288,7 +288,7 @@ mod tests {
             let batch = SourceBatch::new(&chain, &rows, batch, &pins).unwrap();
             let staged = device.stage(batch).unwrap();
             let made = device.render(staged).unwrap();
-            let features = made.features.to_vec().unwrap();
+            let features = made.features.host().unwrap();
             assert_eq!(features.len(), wanted.len());
             let worst = features.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 0.05, "{worst} dB");

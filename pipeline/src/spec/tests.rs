@@ -149,6 +149,10 @@ fn mistakes_are_shown_where_they_are() {
         ("unknown encoder", after(&trained, "m: { train: { from: views, encoder: {vti: {}} } }")),
         ("missing option", after(clips, "v: { views: { seconds: 3 } }")),
         ("missing stage", after(clips, "v: { views: { from: clip } }")),
+        (
+            "decoded twice",
+            after(clips, "a: { decode: { from: clips } }\n  b: { decode: { from: a, sample_rate: 300 } }"),
+        ),
         ("wrong kind of stage", after(&trained, "m: { train: { from: clips } }")),
         ("bad stage name", after(clips, "My-Views: { views: { from: clips } }")),
         ("reserved name", after(clips, "rejects: { sql: select 1 }")),

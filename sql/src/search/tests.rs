@@ -1,5 +1,6 @@
 //! Searches against the same statements without them, on vectors of every kind.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, FixedSizeListArray, Float32Array, Int64Array, RecordBatch};
@@ -197,4 +198,94 @@ fn a_search_within_its_memory_says_so() {
     assert_eq!(rows(&context, "select n from knn(t, (select v from t where n = 1), 3)")[0].num_rows(), 3);
     let error = block_on(query(&context, "select n from knn_join(t, t, 3)")).unwrap_err().to_string();
     assert!(error.contains("more memory than its limit"), "{error}");
+}
+
+/// A table of `n`, its groups of three, its part of two, and vectors about 60 centres. Some rows in the middle are NULL,
+/// zero, NaN, or of numbers that `f32` can hardly multiply.
+fn register_clusters(context: &SessionContext, name: &str, rows: usize, seed: u64) {
+    const DIM: usize = 6;
+    let mut numbers = Numbers(seed);
+    let mut values = Vec::new();
+    for row in 0..rows {
+        let centre = numbers.below(60);
+        let mut centres = Numbers(centre);
+        for _ in 0..DIM {
+            let value = centres.below(1000) as f32 / 100.0 - 5.0 + numbers.below(1000) as f32 / 400.0;
+            values.push(match row {
+                40..50 => 0.0,
+                50..60 => f32::NAN,
+                60..70 => value * 1e18,
+                _ => value,
+            });
+        }
+    }
+    let item = Arc::new(Field::new_list_field(DataType::Float32, true));
+    let valid = NullBuffer::from((0..rows).map(|row| !(30..40).contains(&row)).collect::<Vec<_>>());
+    let vectors =
+        FixedSizeListArray::new(item, DIM as i32, Arc::new(Float32Array::from(values)), Some(valid));
+    let number =
+        |of: fn(i64) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values((0..rows as i64).map(of))) };
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("n", number(|n| n)),
+        ("g", number(|n| n / 3)),
+        ("part", number(|n| i64::from(n % 5 > 1))),
+        ("v", Arc::new(vectors)),
+    ];
+    context.register_batch(name, RecordBatch::try_from_iter(columns).unwrap()).unwrap();
+}
+
+/// Rows of a row, its neighbour and the bits of their distance.
+fn pairs(context: &SessionContext, call: &str) -> Vec<(i64, i64, u64)> {
+    let sql = format!("select distance, n, neighbour_n from {call} order by n, rank");
+    let batches = rows(context, &sql);
+    let pairs = batches.iter().flat_map(|batch| {
+        let distances = batch.column(0).as_primitive::<Float64Type>().values();
+        let number = |column: usize| batch.column(column).as_primitive::<Int64Type>().values();
+        (0..batch.num_rows()).map(move |row| (number(1)[row], number(2)[row], distances[row].to_bits()))
+    });
+    pairs.collect()
+}
+
+#[test]
+fn an_approximate_join_finds_the_share_that_was_asked_for() {
+    let contexts = [1, 3].map(|threads| {
+        let context = new_session(threads, None).unwrap();
+        register_clusters(&context, "a", 5000, 1);
+        register_clusters(&context, "b", 6000, 2);
+        context
+    });
+    for options in ["'inner_product'", "'l2', exclude => g", "'cosine', within => part, exclude => g"] {
+        let exact = pairs(&contexts[0], &format!("knn_join(a, b, 5, {options})"));
+        let call = format!("knn_join(a, b, 5, {options}, recall => 0.9)");
+        let found = pairs(&contexts[0], &call);
+        assert!(found == pairs(&contexts[1], &call), "{options}: the threads change nothing");
+        assert_eq!(found.len(), exact.len(), "{options}: no row has fewer neighbours");
+        let all: HashSet<_> = exact.iter().collect();
+        let share = found.iter().filter(|pair| all.contains(pair)).count() as f64 / exact.len() as f64;
+        // Of 256 rows the share is known to about 0.01.
+        assert!(share > 0.87, "{options}: {share}");
+        assert!(found.iter().any(|pair| !all.contains(pair)), "{options}");
+    }
+    let plan = rows(&contexts[1], "explain analyze select n from knn_join(a, b, 5, recall => 0.9)");
+    let plan = plan[0].column(1).as_string::<i32>().value(0).to_owned();
+    for part in ["approximate recall>=0.9", "cells=64", "probes=", "measured_recall=9"] {
+        assert!(plan.contains(part), "{part}: {plan}");
+    }
+}
+
+#[test]
+fn an_approximate_join_is_exact_where_cells_do_not_help() {
+    let context = new_session(2, None).unwrap();
+    register_clusters(&context, "a", 6000, 1);
+    let few = "(select n, v from a where n < 20)";
+    for (tables, recall) in [
+        ("a, a".to_owned(), 1.0),
+        (format!("{few}, a"), 0.5),
+        (format!("a, {few}"), 0.5),
+        ("a, (select n, v from a where n between 30 and 59)".to_owned(), 0.5),
+    ] {
+        let found = pairs(&context, &format!("knn_join({tables}, 3, recall => {recall})"));
+        let exact = pairs(&context, &format!("knn_join({tables}, 3)"));
+        assert!(found == exact, "{tables} {recall}");
+    }
 }

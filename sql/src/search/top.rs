@@ -73,6 +73,15 @@ impl<P> Top<P> {
         Self { k, heap: BinaryHeap::new() }
     }
 
+    /// The best of several, in which one row may be several times.
+    pub(crate) fn merged(k: usize, parts: impl Iterator<Item = Self>) -> Self {
+        let mut entries: Vec<Entry<P>> = parts.flat_map(|part| part.heap.into_vec()).collect();
+        entries.sort_unstable();
+        entries.dedup();
+        entries.truncate(k);
+        Self { k, heap: entries.into() }
+    }
+
     /// The key that a row must be better than; `None` while every row is among the best.
     pub(crate) fn limit(&self) -> Option<Key> {
         if self.heap.len() < self.k { None } else { self.heap.peek().map(|entry| entry.key) }

@@ -3,8 +3,8 @@
 use super::round::{Own, Pass, Round};
 use super::tables::{At, Tables};
 use super::{
-    GpuRenderer, GpuViews, PcmArguments, Planned, SILENT, Sources, THREADS, arguments, convolve, effects,
-    filter, noise, point, room, speed, warp,
+    GpuRenderer, GpuViews, PcmArguments, Planned, SILENT, Sources, THREADS, arguments, convolve, dynamics,
+    effects, filter, noise, point, room, speed, warp,
 };
 use crate::chain::Step;
 use crate::gpu::{Buffer, Gpu, GpuError, KERNELS, Launch, Plain};
@@ -223,6 +223,9 @@ impl GpuRenderer {
                 Pass::Points(pass) => point::points(&run, pass)?,
                 Pass::Biquads(pass) => filter::biquads(&run, pass)?,
                 Pass::Loudness(pass) => filter::loudness(&mut run, pass)?,
+                Pass::Compressor(pass) => dynamics::compressors(&run, pass)?,
+                Pass::Chorus(pass) => dynamics::choruses(&run, pass)?,
+                Pass::Phaser(pass) => dynamics::phasers(&run, pass)?,
                 Pass::Speed(pass) => speed::run(&mut run, &self.window, pass)?,
                 Pass::Noise(pass) => noise::run(&mut run, pass)?,
                 Pass::Distortion(pass) => effects::distortions(&run, pass)?,

@@ -13,6 +13,7 @@
 
 mod batch;
 mod convolve;
+mod dynamics;
 mod effects;
 mod filter;
 mod noise;

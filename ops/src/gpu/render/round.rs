@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use super::batch::{Layout, MeasureView, Spot};
 use super::convolve::{ConvolvePass, ConvolveView, Response};
+use super::dynamics::{ChorusView, CompressorView, PhaserView};
 use super::effects::{DelayView, DistortionView, MixPass, MixView, ReverbPass, ReverbView, Sides, ViewsPass};
 use super::filter::{BiquadPass, BiquadView, LoudnessPass, LoudnessView, Section};
 use super::noise::{NoisePass, NoiseView};
 use super::point::{PointView, PointsPass};
 use super::speed::{SpeedPass, SpeedView};
 use super::tables::{At, Tables};
-use super::{effects, filter, noise, point, speed, warp};
+use super::{dynamics, effects, filter, noise, point, speed, warp};
 use crate::audio::Audio;
 use crate::operator::{Kernel, OperatorDef, Scratch, Warp};
 use crate::operators::colored_noise::smooth_length;
@@ -42,6 +43,9 @@ pub(super) enum Kind {
     Reverb,
     Delay,
     Loudness,
+    Compressor,
+    Chorus,
+    Phaser,
     Speed,
     Shift,
 }
@@ -80,6 +84,9 @@ impl Kind {
             "reverb" => Self::Reverb,
             "delay" => Self::Delay,
             "loudness" => Self::Loudness,
+            "compressor" => Self::Compressor,
+            "chorus" => Self::Chorus,
+            "phaser" => Self::Phaser,
             _ => return Err(()),
         }))
     }
@@ -104,6 +111,9 @@ pub(super) enum Pass {
     Biquads(BiquadPass),
     Noise(NoisePass),
     Loudness(LoudnessPass),
+    Compressor(ViewsPass),
+    Chorus(ViewsPass),
+    Phaser(ViewsPass),
     Speed(SpeedPass),
     Distortion(ViewsPass),
     Delay(ViewsPass),
@@ -134,6 +144,9 @@ pub(super) struct Round {
     sections: Vec<Section>,
     noises: BTreeMap<usize, Vec<NoiseView>>,
     loudnesses: Vec<LoudnessView>,
+    compressors: Vec<CompressorView>,
+    choruses: Vec<ChorusView>,
+    phasers: Vec<PhaserView>,
     speeds: Vec<SpeedView>,
     distortions: Vec<DistortionView>,
     delays: Vec<DelayView>,
@@ -159,6 +172,9 @@ impl Round {
             sections: Vec::new(),
             noises: BTreeMap::new(),
             loudnesses: Vec::new(),
+            compressors: Vec::new(),
+            choruses: Vec::new(),
+            phasers: Vec::new(),
             speeds: Vec::new(),
             distortions: Vec::new(),
             delays: Vec::new(),
@@ -229,6 +245,17 @@ impl Round {
                 let speed = params.first().copied().unwrap_or(1.0);
                 self.speeds.push(speed::view(speed, sides, frames));
                 (spot.side, spot.skip, spot.frames) = (1 - spot.side, 0, frames);
+            }
+            Kind::Compressor => {
+                self.compressors.extend(dynamics::compress(params, at, spot.frames, self.rate));
+            }
+            Kind::Phaser => {
+                self.phasers.extend(dynamics::phase(params, key, at, spot.frames, self.rate));
+            }
+            Kind::Chorus if dynamics::has_chorus(params) => {
+                let sides = self.sides(spot);
+                self.choruses.extend(dynamics::sing(params, key, sides, self.rate));
+                (spot.side, spot.skip) = (1 - spot.side, 0);
             }
             Kind::Delay => {
                 let sides = self.sides(spot);
@@ -347,6 +374,15 @@ impl Round {
         if !self.loudnesses.is_empty() {
             let channels = self.layout.channels;
             passes.push(Pass::Loudness(LoudnessPass::new(&self.loudnesses, channels, tables)));
+        }
+        if !self.compressors.is_empty() {
+            passes.push(Pass::Compressor(ViewsPass::new(&self.compressors, |view| view.frames, tables)));
+        }
+        if !self.choruses.is_empty() {
+            passes.push(Pass::Chorus(ViewsPass::new(&self.choruses, |view| view.frames, tables)));
+        }
+        if !self.phasers.is_empty() {
+            passes.push(Pass::Phaser(ViewsPass::new(&self.phasers, |view| view.frames, tables)));
         }
         if !self.speeds.is_empty() {
             passes.push(Pass::Speed(SpeedPass::new(&mut self.speeds, tables)));

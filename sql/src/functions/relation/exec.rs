@@ -13,7 +13,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
+};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
@@ -131,6 +133,7 @@ impl ExecutionPlan for RelationExec {
             schema: self.schema(),
             wanted: self.wanted.iter().map(|(index, _)| *index).collect(),
             metrics: BaselineMetrics::new(&self.metrics, partition),
+            measured: self.metrics.clone(),
         };
         let inputs = self.inputs.iter().map(|plan| {
             let reservation = MemoryConsumer::new(self.operation.name()).register(context.memory_pool());
@@ -225,9 +228,22 @@ pub(crate) struct Output {
     schema: SchemaRef,
     wanted: Vec<usize>,
     metrics: BaselineMetrics,
+    measured: ExecutionPlanMetricsSet,
 }
 
 impl Output {
+    /// Adds to a count that `explain analyze` shows.
+    pub(crate) fn count(&self, name: &'static str, count: usize) {
+        MetricBuilder::new(&self.measured).global_counter(name).add(count);
+    }
+
+    /// Adds to a share that `explain analyze` shows.
+    pub(crate) fn share(&self, name: &'static str, part: usize, whole: usize) {
+        let share = MetricBuilder::new(&self.measured).ratio_metrics(name, 0);
+        share.add_part(part);
+        share.add_total(whole);
+    }
+
     /// Sends rows; `column` makes a column of the result from its number, and is asked for those that are wanted.
     /// False when nobody reads any more.
     pub(crate) async fn send(

@@ -33,9 +33,10 @@ impl RelationFunction for Knn {
         Docs {
             section: "Search Functions",
             description: "The k rows of a table whose vectors are nearest to one vector, nearest first: the table's \
-                          columns with distance (double) and rank (bigint, from 1). Exact. Rows of equal distance \
-                          come in the order of the table's rows. Left out are rows whose vector is NULL or holds a \
-                          NULL or a NaN, and with 'cosine' zero vectors. If the query is NULL there are no rows.",
+                          columns with distance (double) and rank (bigint, from 1). Always exact: one query runs at about the \
+                          speed of memory, and to make an index would cost as much as many of them. Rows of equal \
+                          distance come in the order of the table's rows. Left out are rows whose vector is NULL or \
+                          holds a NULL or a NaN, and with 'cosine' zero vectors. If the query is NULL there are no rows.",
             syntax: "knn(table, query, k[, metric, filter, exclude, vector])",
             example: "select clip_id, distance from knn(embeddings, (select embedding from embeddings where clip_id = 'a'), 10, \
                       exclude => clip_id = 'a');",

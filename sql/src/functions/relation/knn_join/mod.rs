@@ -1,23 +1,25 @@
 //! `knn_join`: for each row of one table the nearest rows of another.
 
-use std::collections::BTreeMap;
+mod parts;
+
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{Array, Float64Array, Int64Array, RecordBatch, UInt64Array};
 use arrow::compute::{concat_batches, interleave, take};
 use arrow::datatypes::{DataType, Schema};
 use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::logical_expr::LogicalPlan;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 
+use self::parts::{ChunkSearch, Found, Part, Sample, Search};
 use super::groups::Groups;
 use super::knn::{check_vectors, index_of, metric, passed, required_k, scores, stopped, vector_column};
 use super::{Call, Input, Operation, Output, OutputColumn, RelationFunction, operation};
 use crate::functions::Docs;
 use crate::functions::column::common_element;
-use crate::search::{Join, Metric, Neighbours, Vectors};
+use crate::search::{Metric, Neighbours, Vectors};
 use crate::types::type_name;
 
 /// What the names of the right table's columns begin with.
@@ -25,6 +27,9 @@ const PREFIX: &str = "neighbour_";
 
 /// Rows of the left table that are searched for together.
 const CHUNK: usize = 4096;
+
+/// The same where each looks at a part of the right table, so that enough of them look at the same.
+const CHUNK_OF_CELLS: usize = 16_384;
 
 /// Rows of a batch of the result, about.
 const BATCH: usize = 8192;
@@ -47,10 +52,10 @@ impl RelationFunction for KnnJoin {
             section: "Search Functions",
             description: "For each row of one table the k rows of another whose vectors are nearest, nearest first: the \
                           columns of the first, those of the second with 'neighbour_' before their names, distance \
-                          (double) and rank (bigint, from 1). Exact; the second table's rows are held in memory. Rows of \
-                          equal distance come in the order of the table's rows. Left out are rows whose vector is NULL \
-                          or holds a NULL or a NaN, and with 'cosine' zero vectors.",
-            syntax: "knn_join(table, neighbours, k[, metric, exclude, within, vector])",
+                          (double) and rank (bigint, from 1). Exact unless 'recall' is given; the second table's rows are held \
+                          in memory. Rows of equal distance come in the order of the table's rows. Left out are rows \
+                          whose vector is NULL or holds a NULL or a NaN, and with 'cosine' zero vectors.",
+            syntax: "knn_join(table, neighbours, k[, metric, exclude, within, vector, recall])",
             example: "select subspace, clip_id, neighbour_clip_id, distance from knn_join(embeddings, embeddings, 5, \
                       exclude => clip_id, within => subspace);",
             arguments: &[
@@ -67,6 +72,15 @@ impl RelationFunction for KnnJoin {
                     "vector",
                     "The column with the vectors, of one name in both tables; may be left out where a table has one only.",
                 ),
+                (
+                    "recall",
+                    "The share of the neighbours that must be found, more than 0 and at most 1 (the default, exact). Below 1 \
+                     the second table is put into cells, and each row looks into as few of them as find that share for \
+                     256 rows of the first table, whose neighbours are also searched for exactly; 'explain analyze' \
+                     shows what was measured. Distances stay exact. Where exact search takes no longer, as in small \
+                     tables, it is exact. Both tables' rows are held in memory, and the second one's vectors twice. Not \
+                     for 'l1'.",
+                ),
             ],
         }
     }
@@ -81,8 +95,24 @@ impl RelationFunction for KnnJoin {
         let metric = metric(call)?;
         let exclude = shared_column(call, "exclude", &left, &right)?;
         let within = shared_column(call, "within", &left, &right)?;
-        let join = JoinOperation { vector, right_vector, k, metric, exclude, within };
+        let recall = recall(call, metric)?;
+        let join = JoinOperation { vector, right_vector, k, metric, exclude, within, recall };
         operation(Arc::new(join), vec![left, right])
+    }
+}
+
+/// The share of the neighbours that must be found; `None` for all.
+fn recall(call: &mut Call<'_>, metric: Metric) -> Result<Option<f64>> {
+    let name = call.function();
+    match call.number("recall")?.filter(|recall| *recall != 1.0) {
+        None => Ok(None),
+        Some(recall) if !(recall > 0.0 && recall < 1.0) => {
+            plan_err!("'recall' of {name} must be more than 0 and at most 1, not {recall}")
+        }
+        Some(_) if metric == Metric::L1 => plan_err!(
+            "{name}: metric 'l1' is only searched exactly; leave 'recall' out, or take 'l2', 'cosine' or 'inner_product'"
+        ),
+        some => Ok(some),
     }
 }
 
@@ -121,6 +151,7 @@ struct JoinOperation {
     metric: Metric,
     exclude: Option<String>,
     within: Option<String>,
+    recall: Option<f64>,
 }
 
 #[async_trait]
@@ -135,7 +166,8 @@ impl Operation for JoinOperation {
         };
         let (exclude, within) = (named("exclude", &self.exclude), named("within", &self.within));
         let (k, metric, vector, right) = (self.k, self.metric.name(), &self.vector, &self.right_vector);
-        format!("k={k}, metric={metric}, vectors={vector} and {right}{exclude}{within}")
+        let recall = self.recall.map(|recall| format!(", approximate recall>={recall}")).unwrap_or_default();
+        format!("k={k}, metric={metric}, vectors={vector} and {right}{exclude}{within}{recall}")
     }
 
     fn columns(&self, inputs: &[&Schema]) -> Result<Vec<OutputColumn>> {
@@ -182,12 +214,30 @@ impl Operation for JoinOperation {
             let items = Vectors::new("knn_join", self.metric, columns, &element)?;
             right.reservation().try_grow(items.memory())?;
             let item_groups = excluded.as_mut().map(|groups| groups.each(batches)).transpose()?;
-            Ok(Part { first, items, item_groups })
+            Ok(Part { first, items, item_groups, index: None })
         });
-        let parts = parts.collect::<Result<Vec<_>>>()?;
+        let mut parts = parts.collect::<Result<Vec<_>>>()?;
+        let search = Search { k: self.k, metric: self.metric, element, threads: left.threads() };
+        let mut chunk = CHUNK;
+        let mut stream = match self.recall {
+            None => left.in_order()?.boxed(),
+            Some(recall) => {
+                let rows = left.rows().await?;
+                let samples = Sample::of_parts(&rows, vector, &mut excluded, &mut within, parts.len())?;
+                parts = in_cells(parts, samples, search.clone(), recall).await?;
+                for index in parts.iter().filter_map(|part| part.index.as_ref()) {
+                    right.reservation().try_grow(index.memory())?;
+                    let measured = index.measured();
+                    output.count("cells", measured.cells);
+                    output.count("probes", measured.probes);
+                    output.share("measured_recall", measured.found, measured.nearest);
+                    chunk = CHUNK_OF_CELLS;
+                }
+                stream::iter(rows.into_iter().map(Ok)).boxed()
+            }
+        };
         let found = Arc::new(Found { neighbours, parts });
 
-        let mut stream = left.in_order()?;
         let mut waiting = Vec::new();
         loop {
             let batch = stream.try_next().await?;
@@ -197,20 +247,17 @@ impl Operation for JoinOperation {
             if rows == 0 && ended {
                 break;
             }
-            if rows < CHUNK && !ended {
+            if rows < chunk && !ended {
                 continue;
             }
             let all = concat_batches(&left_schema, &std::mem::take(&mut waiting))?;
-            for start in (0..all.num_rows()).step_by(CHUNK) {
-                let queries = all.slice(start, CHUNK.min(all.num_rows() - start));
+            for start in (0..all.num_rows()).step_by(chunk) {
+                let queries = all.slice(start, chunk.min(all.num_rows() - start));
                 let of = |groups: &mut Option<Groups>| {
                     groups.as_mut().map(|groups| groups.of(&queries, false)).transpose()
                 };
                 let search = ChunkSearch {
-                    k: self.k,
-                    metric: self.metric,
-                    element: element.clone(),
-                    threads: left.threads(),
+                    search: search.clone(),
                     column: Arc::clone(queries.column(vector)),
                     groups: of(&mut excluded)?,
                     parts: of(&mut within)?,
@@ -230,85 +277,22 @@ impl Operation for JoinOperation {
     }
 }
 
-/// The right table in memory.
-struct Found {
-    neighbours: Vec<RecordBatch>,
-    parts: Vec<Part>,
-}
-
-/// Rows of the right table among which a row of the left one looks.
-struct Part {
-    /// The number of its first batch.
-    first: usize,
-    items: Vectors,
-    item_groups: Option<Vec<Vec<Option<u32>>>>,
-}
-
-/// The search for some rows of the left table.
-struct ChunkSearch {
-    k: usize,
-    metric: Metric,
-    element: DataType,
-    threads: usize,
-    column: ArrayRef,
-    groups: Option<Vec<Option<u32>>>,
-    /// The part of the right table for each row, if there are several.
-    parts: Option<Vec<Option<u32>>>,
-    found: Arc<Found>,
-}
-
-impl ChunkSearch {
-    fn run(self) -> Result<Vec<Neighbours>> {
-        let mut found = vec![Vec::new(); self.column.len()];
-        let Some(parts) = &self.parts else {
-            return match self.found.parts.first() {
-                Some(part) => self.search(part, Arc::clone(&self.column), self.groups.as_deref()),
-                None => Ok(found),
-            };
-        };
-        let mut rows_of: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (row, part) in (0..).zip(parts) {
-            if let Some(part) = part {
-                rows_of.entry(*part).or_default().push(row);
+/// The parts, with an index where a search takes less time with it.
+async fn in_cells(
+    mut parts: Vec<Part>,
+    samples: Vec<Option<Sample>>,
+    search: Search,
+    recall: f64,
+) -> Result<Vec<Part>> {
+    let indexing = SpawnedTask::spawn_blocking(move || {
+        for (part, sample) in parts.iter_mut().zip(samples) {
+            if let Some(sample) = sample {
+                part.index = sample.index(part, &search, recall)?;
             }
         }
-        for (part, rows) in rows_of {
-            let Some(part) = self.found.parts.get(part as usize) else { continue };
-            let column = take(&self.column, &UInt32Array::from(rows.clone()), None)?;
-            let groups = self.groups.as_ref().map(|groups| -> Vec<Option<u32>> {
-                rows.iter().map(|row| groups.get(*row as usize).copied().flatten()).collect()
-            });
-            for (row, nearest) in rows.iter().zip(self.search(part, column, groups.as_deref())?) {
-                if let Some(found) = found.get_mut(*row as usize) {
-                    *found = nearest;
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn search(
-        &self,
-        part: &Part,
-        column: ArrayRef,
-        groups: Option<&[Option<u32>]>,
-    ) -> Result<Vec<Neighbours>> {
-        let count = column.len();
-        let queries = Vectors::new("knn_join", self.metric, [column], &self.element)?;
-        let join = Join {
-            function: "knn_join",
-            metric: self.metric,
-            k: self.k,
-            items: &part.items,
-            item_groups: part.item_groups.as_deref(),
-            threads: self.threads,
-        };
-        let mut found = join.run(&queries, count, groups)?;
-        for (place, _) in found.iter_mut().flatten() {
-            place.0 += part.first;
-        }
-        Ok(found)
-    }
+        Ok(parts)
+    });
+    indexing.join().await.map_err(stopped)?
 }
 
 /// Sends the neighbours of some rows. False when nobody reads any more.
