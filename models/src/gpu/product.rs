@@ -143,7 +143,7 @@ mod cuda {
         batch: usize,
         [m, n, k]: [usize; 3],
         precision: Precision,
-        (out, result): (View, Precision),
+        (out, result_of): (View, Precision),
         a: View,
         b: View,
     ) -> Result<(), GpuError> {
@@ -154,33 +154,31 @@ mod cuda {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
         };
         let (one, zero) = (1.0f32, 0.0f32);
+        let (one, zero) = ((&raw const one).cast(), (&raw const zero).cast());
+        let (turn_a, turn_b, operands, sums) = (turn(a), turn(b), kind(precision), kind(result_of));
+        let (compute, algorithm) = (
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+        );
+        let (m, n, k, batch) = (int(m)?, int(n)?, int(k)?, int(batch)?);
+        let (by_a, by_b, by_out) = (int(a.stride)?, int(b.stride)?, int(out.stride)?);
+        let (at_a, at_b, to) = (a.address as *const _, b.address as *const _, out.address as *mut _);
+        let handle = *blas.handle();
         // SAFETY: the scalars are of the type of the sums; matrices lie where the caller says.
         unsafe {
-            result::gemm_strided_batched_ex(
-                *blas.handle(),
-                turn(b),
-                turn(a),
-                int(n)?,
-                int(m)?,
-                int(k)?,
-                (&raw const one).cast(),
-                b.address as *const _,
-                kind(precision),
-                int(b.stride)?,
-                b.apart as i64,
-                a.address as *const _,
-                kind(precision),
-                int(a.stride)?,
-                a.apart as i64,
-                (&raw const zero).cast(),
-                out.address as *mut _,
-                kind(result),
-                int(out.stride)?,
-                out.apart as i64,
-                int(batch)?,
-                sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
-            )
+            // Gradients of weights are small and their sums long: cuBLAS splits those of a single product.
+            if batch == 1 {
+                result::gemm_ex(
+                    handle, turn_b, turn_a, n, m, k, one, at_b, operands, by_b, at_a, operands, by_a, zero,
+                    to, sums, by_out, compute, algorithm,
+                )
+            } else {
+                let (apart_a, apart_b, apart) = (a.apart as i64, b.apart as i64, out.apart as i64);
+                result::gemm_strided_batched_ex(
+                    handle, turn_b, turn_a, n, m, k, one, at_b, operands, by_b, apart_b, at_a, operands,
+                    by_a, apart_a, zero, to, sums, by_out, apart, batch, compute, algorithm,
+                )
+            }
         }
         .map_err(|e| GpuError::Failed { what: "a product", message: format!("{e:?}") })
     }
