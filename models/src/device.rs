@@ -44,7 +44,7 @@ pub fn gpu(device: &Device) -> Result<Option<Gpu>> {
 pub fn engine(device: &Device) -> Result<Option<Engine>> {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => crate::gpu::tensors::engine(device).map(Some),
+        Device::Cuda(device) => crate::gpu::operations::engine(device).map(Some),
         _ => Ok(None),
     }
 }
@@ -59,7 +59,7 @@ pub fn tensor(gpu: &Gpu, buffer: Buffer<f32>, shape: Shape, device: &Device) -> 
     }
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(device) => Ok(crate::gpu::tensors::tensor(buffer, shape, device)),
+        Device::Cuda(device) => Ok(crate::gpu::operations::tensor(buffer, shape, device)),
         _ => Ok(Tensor::from_vec(gpu.download(&buffer)?, shape, device)?),
     }
 }

@@ -82,7 +82,7 @@ impl Rhythm {
         let waves = waves.to_dtype(dtype)?;
         #[cfg(feature = "cuda")]
         let onsets = match device.is_cuda() && dtype == candle_core::DType::F32 {
-            true => crate::gpu::tensors::onsets(features, &normaliser.deviation, self.groups)?,
+            true => crate::gpu::operations::onsets(features, &normaliser.deviation, self.groups)?,
             false => self.onsets(normaliser, features)?,
         };
         #[cfg(not(feature = "cuda"))]

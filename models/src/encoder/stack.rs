@@ -484,7 +484,7 @@ pub fn run(
     let packed = Tensor::cat(&flat, 0)?;
     #[cfg(feature = "cuda")]
     if on_gpu {
-        return crate::gpu::tensors::stack(plan, precision, x, &packed, drops, keep);
+        return crate::gpu::operations::stack(plan, precision, x, &packed, drops, keep);
     }
     #[cfg(not(feature = "cuda"))]
     let _ = precision;

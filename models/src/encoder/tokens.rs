@@ -331,7 +331,7 @@ pub fn tokens(
     #[cfg(feature = "cuda")]
     if on_gpu {
         let packed = Tensor::cat(&flat, 0)?;
-        return match crate::gpu::tensors::tokens(shape, precision, normaliser, kept, &packed, features)? {
+        return match crate::gpu::operations::tokens(shape, precision, normaliser, kept, &packed, features)? {
             Some(tokens) => Ok(tokens),
             None => compose(shape, normaliser, kept, parameters, features),
         };

@@ -33,13 +33,13 @@ mod block;
 pub mod check;
 pub mod loss;
 pub mod mask;
+#[cfg(feature = "cuda")]
+pub(crate) mod operations;
 pub mod optim;
 mod product;
 mod rows;
 mod stack;
 pub mod tensor;
-#[cfg(feature = "cuda")]
-pub(crate) mod tensors;
 mod tokens;
 pub mod training_check;
 pub mod upload;
@@ -93,20 +93,7 @@ impl Precision {
     }
 }
 
-/// Gives a structure that a kernel takes the form that the kernel declares. Its fields must leave no gaps.
-macro_rules! arguments {
-    ($(#[$meta:meta])* struct $name:ident { $($field:ident: $kind:ty),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy)]
-        #[repr(C)]
-        struct $name { $($field: $kind),* }
-        const _: () = assert!(size_of::<$name>() == 0 $(+ size_of::<$kind>())*, "a gap between fields");
-        // SAFETY: numbers, and as was just checked nothing between them.
-        #[allow(unsafe_code)]
-        unsafe impl loev_ops::gpu::Plain for $name {}
-    };
-}
-pub(crate) use arguments;
+pub(crate) use loev_ops::gpu::arguments;
 
 /// A GPU with its matrix products.
 #[derive(Clone, Debug)]

@@ -1,7 +1,9 @@
 //! Structures that host and device share.
 
 /// Declares structures as kernels take them: fields in the order of C, without gaps, which is checked.
-macro_rules! arguments {
+#[macro_export]
+#[doc(hidden)]
+macro_rules! kernel_arguments {
     ($($(#[$about:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {
         $(
             $(#[$about])*
@@ -17,4 +19,4 @@ macro_rules! arguments {
         )*
     };
 }
-pub(super) use arguments;
+pub use kernel_arguments as arguments;

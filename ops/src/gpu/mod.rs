@@ -31,6 +31,8 @@ mod tests;
 
 use std::sync::Arc;
 
+#[doc(hidden)]
+pub use arguments::arguments;
 #[cfg(feature = "cuda")]
 pub use cuda::Cuda;
 pub use features::GpuLogMel;

@@ -1,4 +1,4 @@
-//! candle's tensors on a GPU and the engine beside them: one stream, and memory that is handed over, never copied.
+//! The network as operations of candle on a GPU: on its one stream, and memory is handed over, never copied.
 
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor,
