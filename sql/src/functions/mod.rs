@@ -1,5 +1,5 @@
 //! Our functions: of vectors ([`vector`], [`arith`], [`quantise`]), music ([`mir`]) and audio ([`audio`]), statistics over
-//! rows ([`aggregate`]), distances as operators, vectors in statements ([`literals`]), and functions in `from` that take tables (`relation`). Scalar functions
+//! rows ([`aggregate`]), distances as operators, vectors in statements (`literals`), and functions in `from` that take tables (`relation`). Scalar functions
 //! take arrays and literals alike, and give NULL where an argument is NULL.
 //!
 //! Where DataFusion has a function of the same name or meaning (`cosine_distance`, `inner_product`, `array_distance`,
