@@ -33,7 +33,7 @@ struct Gathered {
 }
 
 impl Training {
-    /// Trains on one batch: [`Self::step_on`] of a training with [`TrainConfig::accumulate`] 1.
+    /// Trains on one batch: [`Self::step_on`] of a training with [`crate::train::TrainConfig::accumulate`] 1.
     ///
     /// # Errors
     /// As [`Self::step_on`].
@@ -44,7 +44,7 @@ impl Training {
         }
     }
 
-    /// One step of the optimiser by the mean gradient of [`TrainConfig::accumulate`] batches; fewer are for
+    /// One step of the optimiser by the mean gradient of [`crate::train::TrainConfig::accumulate`] batches; fewer are for
     /// the end of the data. The metrics leave the time spent waiting for them at 0.
     ///
     /// # Errors
