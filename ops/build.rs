@@ -3,7 +3,11 @@
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     #[cfg(feature = "cuda")]
-    cuda::compile();
+    {
+        cuda::compile();
+        // cudarc says where CUDA's libraries are, and names all but this one.
+        println!("cargo::rustc-link-lib=dylib=cufft");
+    }
 }
 
 #[cfg(feature = "cuda")]
