@@ -76,6 +76,18 @@ fn a_wrong_query_gets_a_caret_and_exit_code_1() {
 }
 
 #[test]
+fn a_gpu_that_is_not_there_is_told_and_nothing_falls_back() {
+    let here = Workplace::new();
+    here.write("small.yaml", SMALL);
+    for arguments in [&["bench", "gpu"][..], &["run", "small.yaml", "--device", "cuda:0"]] {
+        let output = here.loev(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(errors(&output).contains("--features cuda"), "{}", errors(&output));
+    }
+    assert_eq!(here.loev(&["bench", "gpu", "--seconds", "0"]).status.code(), Some(2));
+}
+
+#[test]
 fn unusable_options_say_what_to_do() {
     let here = Workplace::new();
     here.write("small.yaml", SMALL);
