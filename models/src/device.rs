@@ -100,8 +100,14 @@ fn cuda(ordinal: usize) -> Result<Device> {
 /// One explicit stream, because `Device::new_cuda` hands every thread its own without ordering them.
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    let device = Device::new_cuda_with_stream(ordinal)
-        .map_err(|e| ModelError::Device(format!("cuda:{ordinal} does not answer: {e}")))?;
+    let device = Device::new_cuda_with_stream(ordinal).map_err(|e| {
+        // Where backtraces are on, candle's message goes on with one.
+        let message = e.to_string();
+        ModelError::Device(format!(
+            "cuda:{ordinal} does not answer: {}",
+            message.lines().next().unwrap_or("")
+        ))
+    })?;
     forget_order(&device);
     keep_memory(ordinal)
         .map_err(|e| ModelError::Device(format!("cuda:{ordinal}: its memory pool refused: {e:?}")))?;
