@@ -117,7 +117,9 @@ impl Engine {
                 self.gpu.launch(&KERNELS, "product", Launch::items(m * n * batch, 256), &arguments)
             }
             #[cfg(feature = "cuda")]
-            Blas::Cuda(blas) => cuda::products(blas, batch, [m, n, k], precision, (out, result), a, b),
+            Blas::Cuda(blas) => self
+                .gpu
+                .timed("product", || cuda::products(blas, batch, [m, n, k], precision, (out, result), a, b)),
         }
     }
 }

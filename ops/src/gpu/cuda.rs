@@ -253,6 +253,20 @@ impl Machine for Cuda {
         event.map_or(Ok(()), |event| self.stream.wait(event)).map_err(failed("waiting for a copy"))
     }
 
+    fn mark(&self) -> Result<Ticket, GpuError> {
+        const WHAT: &str = "taking the time";
+        let flags = Some(sys::CUevent_flags::CU_EVENT_DEFAULT);
+        let event = self.context().new_event(flags).map_err(failed(WHAT))?;
+        event.record(&self.stream).map_err(failed(WHAT))?;
+        Ok(Ticket(Arc::new(event)))
+    }
+
+    fn between(&self, from: &Ticket, to: &Ticket) -> Result<f64, GpuError> {
+        let (from, to) = (from.0.downcast_ref::<CudaEvent>(), to.0.downcast_ref::<CudaEvent>());
+        let (Some(from), Some(to)) = (from, to) else { return Ok(0.0) };
+        from.elapsed_ms(to).map(|ms| f64::from(ms) / 1e3).map_err(failed("taking the time"))
+    }
+
     fn finish(&self, ticket: &Ticket) -> Result<(), GpuError> {
         let event = ticket.0.downcast_ref::<CudaEvent>();
         event.map_or(Ok(()), CudaEvent::synchronize).map_err(failed("waiting for a copy"))

@@ -5,6 +5,7 @@ use std::ffi::{CString, c_int, c_uint, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use libloading::Library;
 use realfft::RealFftPlanner;
@@ -251,5 +252,14 @@ impl Machine for Mirror {
 
     fn finish(&self, _: &Ticket) -> Result<(), GpuError> {
         Ok(())
+    }
+
+    fn mark(&self) -> Result<Ticket, GpuError> {
+        Ok(Ticket(Arc::new(Instant::now())))
+    }
+
+    fn between(&self, from: &Ticket, to: &Ticket) -> Result<f64, GpuError> {
+        let (from, to) = (from.0.downcast_ref::<Instant>(), to.0.downcast_ref::<Instant>());
+        Ok(from.zip(to).map_or(0.0, |(from, to)| to.duration_since(*from).as_secs_f64()))
     }
 }

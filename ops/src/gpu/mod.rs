@@ -24,6 +24,7 @@ mod memory;
 #[cfg(any(test, feature = "mirror"))]
 mod mirror;
 mod parity;
+mod profile;
 mod render;
 
 #[cfg(test)]
@@ -38,6 +39,7 @@ pub use cuda::Cuda;
 pub use features::GpuLogMel;
 pub use memory::{Buffer, Coming, Pinned, Plain};
 pub use parity::{LOG_MEL_DB, Measure, ParityRow, TOLERANCES, Tolerance, parity};
+pub use profile::Spent;
 pub use render::{GpuRenderer, GpuViews, Pcm, Sources};
 
 /// What a GPU can fail with.
@@ -130,7 +132,7 @@ impl Launch {
 
 /// A GPU; clones are the same one.
 #[derive(Clone)]
-pub struct Gpu(Arc<dyn Machine>);
+pub struct Gpu(Arc<dyn Machine>, Arc<profile::Profile>);
 
 impl std::fmt::Debug for Gpu {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -162,6 +164,10 @@ trait Machine: Send + Sync {
     fn stage(&self, to: u64, from: &[u8]) -> Result<Ticket, GpuError>;
     fn after(&self, ticket: &Ticket) -> Result<(), GpuError>;
     fn finish(&self, ticket: &Ticket) -> Result<(), GpuError>;
+    /// A moment in the order of the work.
+    fn mark(&self) -> Result<Ticket, GpuError>;
+    /// Seconds from one moment to another; waits for both.
+    fn between(&self, from: &Ticket, to: &Ticket) -> Result<f64, GpuError>;
 }
 
 /// A copy under way.
@@ -189,7 +195,7 @@ impl Gpu {
     /// [`GpuError::Absent`] where there is no compiler.
     #[cfg(any(test, feature = "mirror"))]
     pub fn mirror() -> Result<Self, GpuError> {
-        Ok(Self(Arc::new(mirror::Mirror::new()?)))
+        Ok(Self(Arc::new(mirror::Mirror::new()?), Arc::default()))
     }
 
     /// The GPU on whose stream other work is done in order with this one's.
@@ -198,7 +204,7 @@ impl Gpu {
     /// [`GpuError::Absent`] when no second stream, for copies, can be had.
     #[cfg(feature = "cuda")]
     pub fn on_stream(stream: Arc<cudarc::driver::CudaStream>) -> Result<Self, GpuError> {
-        Ok(Self(Arc::new(Cuda::new(stream)?)))
+        Ok(Self(Arc::new(Cuda::new(stream)?), Arc::default()))
     }
 
     /// What the device is called.
@@ -223,7 +229,9 @@ impl Gpu {
         if launch.is_empty() {
             return Ok(());
         }
-        self.0.launch(kernels, name, launch, memory::bytes_of(std::slice::from_ref(arguments)))
+        self.timed(name, || {
+            self.0.launch(kernels, name, launch, memory::bytes_of(std::slice::from_ref(arguments)))
+        })
     }
 
     /// Transforms of `rows` rows of `size` reals each to rows of `size / 2 + 1` complex numbers (real part, imaginary
@@ -270,7 +278,7 @@ impl Gpu {
                 to.len()
             )));
         }
-        self.0.transform(transform, from.address(), to.address())
+        self.timed("transform", || self.0.transform(transform, from.address(), to.address()))
     }
 
     /// Waits until everything that was asked for is done.

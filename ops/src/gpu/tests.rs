@@ -92,3 +92,24 @@ fn values_come_while_the_host_goes_on() {
     assert_eq!(coming.wait(&gpu).unwrap()[..], [1.5, -2.0]);
     assert!(matches!(gpu.fetch(&buffer, gpu.pinned(4).unwrap()), Err(GpuError::Shape(_))));
 }
+
+#[test]
+fn the_time_of_kernels_is_taken_while_somebody_looks() {
+    let gpu = Gpu::mirror().unwrap();
+    let x = gpu.upload(&[0.0f32; 256]).unwrap();
+    let values = Values { x: x.address(), length: 256 };
+    let run = || {
+        gpu.launch(&FAULTS, "with_barrier", Launch::blocks([4, 1, 1], 64).shared(256), &values).unwrap();
+    };
+    run();
+    gpu.begin_profile();
+    run();
+    run();
+    let mut spectrum = gpu.memory::<f32>(2 * 129).unwrap();
+    gpu.clone().forward(256, 1, &x, &mut spectrum).unwrap();
+    let spent = gpu.end_profile().unwrap();
+    let counts = |name| spent.iter().find(|spent| spent.name == name).map(|spent| spent.count);
+    assert_eq!((counts("with_barrier"), counts("transform"), spent.len()), (Some(2), Some(1), 2));
+    assert!(spent.iter().all(|spent| spent.seconds > 0.0) && spent[0].seconds >= spent[1].seconds);
+    assert!(gpu.end_profile().unwrap().is_empty(), "nobody looks any more");
+}

@@ -18,7 +18,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use loev_models::Device;
-use loev_ops::gpu::Gpu;
+use loev_ops::gpu::{Gpu, GpuError};
 use serde::Serialize;
 
 use crate::error::RunError;
@@ -41,6 +41,47 @@ pub struct Check {
     /// Whether it is within that.
     pub holds: bool,
 }
+
+/// What the time of a piece of work went to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kernels {
+    /// The work.
+    pub of: String,
+    /// Seconds of it by the clock, without anybody looking.
+    pub seconds: f64,
+    /// Kernel, how many times, and seconds in all; the most first. What candle runs by itself is not among them.
+    pub spent: Vec<(&'static str, usize, f64)>,
+}
+
+impl Kernels {
+    /// Looks at what `work` spends its time on.
+    fn of<E: From<GpuError>>(
+        of: String,
+        seconds: f64,
+        gpu: &Gpu,
+        work: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Self, E> {
+        gpu.begin_profile();
+        let done = work();
+        let spent =
+            gpu.end_profile()?.into_iter().map(|spent| (spent.name, spent.count, spent.seconds)).collect();
+        done.map(|()| Self { of, seconds, spent })
+    }
+
+    fn table(&self) -> String {
+        let mut text =
+            format!("\n| {}: {:.2} ms | times | share |\n| --- | --- | --- |\n", self.of, 1e3 * self.seconds);
+        for (name, count, seconds) in self.spent.iter().take(SHOWN) {
+            let _ = writeln!(text, "| {name} | {count} | {:.1}% |", 100.0 * seconds / self.seconds);
+        }
+        let all: f64 = self.spent.iter().map(|spent| spent.2).sum();
+        let _ = writeln!(text, "| all kernels of loev | | {:.1}% |", 100.0 * all / self.seconds);
+        text
+    }
+}
+
+/// Kernels that are shown; the file has all.
+const SHOWN: usize = 12;
 
 /// Everything that was measured.
 #[derive(Debug, Clone, Serialize)]

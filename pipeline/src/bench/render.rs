@@ -14,7 +14,7 @@ use loev_ops::source::Source;
 use loev_ops::views::{Draw, Pools};
 use serde::Serialize;
 
-use super::{Check, seconds_of, wait};
+use super::{Check, Kernels, seconds_of, wait};
 use crate::error::RunError;
 
 /// Views that are rendered at a time, and how many of one segment.
@@ -47,6 +47,8 @@ pub struct RenderRow {
     pub log_mel_share: f64,
     /// Where log-mel came from.
     pub front_end: FrontEnd,
+    /// What the time went to.
+    pub kernels: Kernels,
 }
 
 /// Segments on the device, and draws for views of them.
@@ -149,6 +151,9 @@ pub(super) fn measure(
         say(&line);
         rows.push(row);
     }
+    for row in rows.iter().filter(|row| row.name == "loev") {
+        say(&row.kernels.table());
+    }
     Ok(rows)
 }
 
@@ -163,6 +168,8 @@ fn row(gpu: &Gpu, name: String, chain: Chain, least: Duration) -> Result<RenderR
         log_mel.compute(&views).map(drop).map_err(RunError::from)
     };
     let both = seconds_of(least, &mut whole, wait(gpu))?;
+    let of = format!("{name}, {} s, {views} views", material.chain.seconds);
+    let kernels = Kernels::of(of, both, gpu, whole)?;
     let rendered = renderer.render(&material.sources(), &material.segment_of, &material.draws)?;
     let compute = || log_mel.compute(&rendered).map(drop).map_err(RunError::from);
     let features = seconds_of(least, compute, wait(gpu))?;
@@ -174,5 +181,6 @@ fn row(gpu: &Gpu, name: String, chain: Chain, least: Duration) -> Result<RenderR
         views_s: views as f64 / both,
         log_mel_share: features / both,
         front_end,
+        kernels,
     })
 }

@@ -12,7 +12,7 @@ use loev_ops::gpu::{Gpu, GpuLogMel, GpuRenderer};
 use serde::Serialize;
 
 use super::render::{Material, front_end, loev_chain};
-use super::{Ceilings, Check, seconds_of, wait};
+use super::{Ceilings, Check, Kernels, seconds_of, wait};
 use crate::error::RunError;
 
 /// Vision transformers by the names of their sizes: width, heads.
@@ -44,6 +44,8 @@ pub struct TrainingRow {
     pub rendered_views_s: f64,
     /// Memory of the device in use at most, in bytes.
     pub memory_bytes: Option<u64>,
+    /// What the time of a step went to.
+    pub kernels: Kernels,
     /// The model.
     pub config: ModelConfig,
     /// Its training.
@@ -94,6 +96,9 @@ pub(super) fn measure(
             rows.push(row);
         }
     }
+    for row in &rows {
+        say(&row.kernels.table());
+    }
     Ok(rows)
 }
 
@@ -139,6 +144,8 @@ fn row(
     let step =
         |training: &mut Training, batch: TrainBatch| training.step(batch).map(drop).map_err(RunError::from);
     let seconds_of_step = seconds_of(least, || step(&mut training, batch.clone()), wait(gpu))?;
+    let of = format!("a step of {name}, {seconds} s, {} views", shape.0);
+    let kernels = Kernels::of(of, seconds_of_step, gpu, || step(&mut training, batch.clone()))?;
     let memory_bytes = device::memory_in_use(device);
     let seconds_of_both = seconds_of(least, || step(&mut training, rendered()?), wait(gpu))?;
     let operations = config.training_operations(shape.0)?;
@@ -153,6 +160,7 @@ fn row(
         share: operations / seconds_of_step / ceilings.bf16_operations_s,
         rendered_views_s: shape.0 as f64 / seconds_of_both,
         memory_bytes,
+        kernels,
         config,
         train,
     })
