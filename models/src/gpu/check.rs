@@ -660,7 +660,8 @@ mod tests {
 
     #[test]
     fn the_mirror_computes_what_the_cpu_computes() {
-        let table = check(&Engine::plain(Gpu::mirror().unwrap())).unwrap();
+        let Some(gpu) = Gpu::mirror_if_any() else { return };
+        let table = check(&Engine::plain(gpu)).unwrap();
         for row in &table {
             println!("{:8.1e} of {:8.1e}  {}", row.error, row.tolerance, row.name);
         }

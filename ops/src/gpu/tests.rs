@@ -9,19 +9,10 @@ arguments! {
     struct Short { samples: u64 }
 }
 
-/// The mirror, where there is a compiler for it.
-pub(super) fn mirror() -> Option<Gpu> {
-    let gpu = Gpu::mirror();
-    if let Err(error) = &gpu {
-        println!("passed over: {error}");
-    }
-    gpu.ok()
-}
-
 /// Energies and peaks of two sounds, one block each, with barriers in between.
 #[test]
 fn kernels_run_barriers_hold_and_faults_are_found() {
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let samples = gpu.upload(&(0..200).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
     let view = |at| View { at, stride: 100, frames: 100, gap: 0 };
     let views = gpu.upload(&[view(0), view(100)]).unwrap();
@@ -64,7 +55,7 @@ unsafe impl Plain for Values {}
 
 #[test]
 fn the_mirror_finds_faults() {
-    let gpu = Gpu::mirror().unwrap();
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let run = |kernel: &'static str| {
         let x = gpu.upload(&(0..256).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
         let values = Values { x: x.address(), length: 256 };
@@ -86,7 +77,7 @@ fn the_mirror_finds_faults() {
 
 #[test]
 fn values_come_while_the_host_goes_on() {
-    let gpu = Gpu::mirror().unwrap();
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let buffer = gpu.upload(&[1.5f64, -2.0, 3.0]).unwrap();
     let coming = gpu.fetch(&buffer, gpu.pinned(2).unwrap()).unwrap();
     assert_eq!(coming.wait(&gpu).unwrap()[..], [1.5, -2.0]);
@@ -95,7 +86,7 @@ fn values_come_while_the_host_goes_on() {
 
 #[test]
 fn the_time_of_kernels_is_taken_while_somebody_looks() {
-    let gpu = Gpu::mirror().unwrap();
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let x = gpu.upload(&[0.0f32; 256]).unwrap();
     let values = Values { x: x.address(), length: 256 };
     let run = || {

@@ -244,7 +244,7 @@ mod tests {
     /// Batches of two segments through pinned memory and both buffers: features as the CPU's.
     #[test]
     fn features_from_the_device_are_those_of_the_cpu() {
-        let Ok(gpu) = Gpu::mirror() else { return eprintln!("no C++ compiler: nothing was tried") };
+        let Some(gpu) = Gpu::mirror_if_any() else { return };
         let chain = chain(
             r#"{"from": "clips", "seconds": 0.5, "variant": ["pitch_shift"], "base": ["gain", "filter"]}"#,
         );

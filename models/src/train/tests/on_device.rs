@@ -2,6 +2,7 @@
 
 use super::*;
 use candle_core::Tensor;
+use loev_ops::gpu::Gpu;
 use std::{collections::BTreeMap, time::Duration};
 
 fn batch_of(method: Method, n: u64, rendered: bool) -> TrainBatch {
@@ -42,6 +43,9 @@ fn agree(a: &StepMetrics, b: &StepMetrics) {
 
 #[test]
 fn steps_agree_with_those_of_the_cpu() {
+    if Gpu::mirror_if_any().is_none() {
+        return;
+    }
     let spec_mask = SpecMask { time: 0.2, frequency: 0.2, ..SpecMask::default() };
     let every = TrainConfig {
         warmup: 1,
@@ -94,6 +98,9 @@ fn steps_agree_with_those_of_the_cpu() {
 
 #[test]
 fn errors_are_of_their_own_step() {
+    if Gpu::mirror_if_any().is_none() {
+        return;
+    }
     let method = Method::Loev;
     let mut training = mirrored(method, &quick(9));
     let submit = |training: &mut Training, n, change: &dyn Fn(&mut Vec<f32>)| {
@@ -145,6 +152,9 @@ fn errors_are_of_their_own_step() {
 
 #[test]
 fn a_state_is_that_of_any_device() {
+    if Gpu::mirror_if_any().is_none() {
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let (method, path) = (Method::Loev, dir.path().join("state"));
     let cfg = TrainConfig { ema: 0.9, learn_temperature: true, ..quick(4) };

@@ -3,14 +3,13 @@
 use super::*;
 use crate::chain::Channels;
 use crate::gpu::parity::{Case, ParityRow, TOLERANCES, parity, signal_to_noise};
-use crate::gpu::tests::mirror;
 
 const LOEV: (&str, &str) =
     (r#"["pitch_shift", "time_stretch"]"#, r#"["gain", "polarity", "colored_noise", "filter"]"#);
 
 #[test]
 fn every_operator_is_within_its_tolerance() {
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let rows = parity(&gpu, 0.25, 2).unwrap();
     for row in &rows {
         println!("{:24} {:8.2} dB, {:?}, tolerance {}", row.what, row.value, row.measure, row.tolerance);
@@ -30,7 +29,7 @@ fn the_table_names_every_operator_with_a_kernel() {
 /// Batches of one view, samples of 16 bits, and a renderer that was used before give what one batch of f32 gives.
 #[test]
 fn batches_and_the_form_of_samples_do_not_matter() {
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let case = Case::new(LOEV, Channels::Mono, 0.1, 2).unwrap();
     let narrow: Vec<i16> = case.samples().iter().map(|x| (x * 32_768.0).round() as i16).collect();
     let wide: Vec<f32> = narrow.iter().map(|x| f32::from(*x) / 32_768.0).collect();
@@ -51,7 +50,7 @@ fn batches_and_the_form_of_samples_do_not_matter() {
 /// Blocks of loudness, echoes of echoes and lines that went round: what short views do not reach.
 #[test]
 fn long_views_agree_too() {
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let base = r#"["loudness", {"delay": {"time_s": [0.001, 0.3], "feedback": 0.8, "p": 1}}, {"reverb": {"p": 1}},
         {"tape_speed": {"p": 1}}]"#;
     let case = Case::new(("[]", base), Channels::Stereo, 1.1, 1).unwrap();
@@ -66,7 +65,7 @@ fn long_views_agree_too() {
 
 #[test]
 fn bad_views_do_not_stop_the_others() {
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     let mut case = Case::new(LOEV, Channels::Mono, 0.1, 3).unwrap();
     case.sources[0].channels[0].fill(1e-6);
     case.sources[1].channels[0][7] = f32::NAN;
@@ -91,7 +90,7 @@ fn what_cannot_be_rendered_is_named_and_sizes_are_checked() {
     assert_eq!(GpuRenderer::supports(&chain), Ok(()));
     chain.base = serde_json::from_str(r#"["gain", {"one_of": ["polarity", "codec"]}]"#).unwrap();
     assert_eq!(GpuRenderer::supports(&chain), Err("`codec` has no kernel for GPUs".to_owned()));
-    let Some(gpu) = mirror() else { return };
+    let Some(gpu) = Gpu::mirror_if_any() else { return };
     assert!(matches!(GpuRenderer::new(&gpu, &chain), Err(GpuError::Shape(_))));
     let case = Case::new(LOEV, Channels::Mono, 0.1, 1).unwrap();
     let samples = gpu.upload(&case.samples()).unwrap();
