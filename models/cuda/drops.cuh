@@ -36,12 +36,10 @@ template <int W> DEVICE void drop(float (&v)[W], const Dropping& a, int64_t i) {
         return;
     }
     uint4 bits = key_block(a.key, 1 + i / 8);
-    unsigned words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
     for (int j = 0; j < W; j++) {
         int at = (int)(i % 8) + j;
-        // Words are picked by comparison, so that they stay in registers.
-        unsigned word = at / 2 == 0 ? words[0] : at / 2 == 1 ? words[1] : at / 2 == 2 ? words[2] : words[3];
+        unsigned word = word_of(bits, at / 2);
         unsigned number = at % 2 ? word >> 16 : word & 0xFFFFu;
         v[j] = number < a.below ? 0.0f : v[j] * a.scale;
     }

@@ -1,6 +1,6 @@
-// What the kernels of audio share: samples in an arena, Philox, finite numbers.
+// What the kernels of audio share: samples in an arena, finite numbers, recursions over lanes.
 #pragma once
-#include "kernel.cuh"
+#include "random.cuh"
 
 // Views lie in one arena. A view begins at an offset, and its channels are `stride` samples apart.
 struct Arena {
@@ -44,26 +44,28 @@ DEVICE unsigned block_max(unsigned x, unsigned* space) {
     return x;
 }
 
-struct Words { unsigned at[4]; };
-
-// Philox4x32-10, as `rng.rs` has it: block `counter` of the stream of `key`.
-DEVICE Words philox(uint64_t counter, uint64_t key) {
-    unsigned c0 = (unsigned)counter, c1 = (unsigned)(counter >> 32), c2 = 0, c3 = 0;
-    unsigned k0 = (unsigned)key, k1 = (unsigned)(key >> 32);
-    for (int round = 0; round < 10; round++) {
-        unsigned a = __umulhi(0xD2511F53u, c0), a_low = 0xD2511F53u * c0;
-        unsigned b = __umulhi(0xCD9E8D57u, c2), b_low = 0xCD9E8D57u * c2;
-        c0 = b ^ c1 ^ k0;
-        c1 = b_low;
-        c2 = a ^ c3 ^ k1;
-        c3 = a_low;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return {{c0, c1, c2, c3}};
-}
-
 // The sum of two uniform numbers in -0.5..0.5, one from each half of a word; exact.
 DEVICE float triangular(unsigned word) {
     return ((float)(word & 0xFFFFu) + (float)(word >> 16) - 65535.0f) * (1.0f / 65536.0f);
+}
+
+// A recursion y = step * y + x over neighbouring lanes, of which `lane` is the number of this one among LANES: what it
+// has come to after this lane when it begins at rest, `x` being what each adds.
+template <int LANES, typename T> DEVICE T lanes_from_rest(T x, T step, int lane) {
+    for (int k = 1; k < LANES; k *= 2) {
+        T before = __shfl_up_sync(0xffffffffu, x, k);
+        if (lane >= k) x += step * before;
+        step *= step;
+    }
+    return x;
+}
+
+// What enters this lane when the first begins at `start`; `ended` is what the above gave.
+template <int LANES, typename T> DEVICE T lanes_from(T start, T ended, T step, int lane) {
+    T before = __shfl_up_sync(0xffffffffu, ended, 1);
+    for (int k = 1; k < LANES; k *= 2) {
+        if (lane & k) start *= step;
+        step *= step;
+    }
+    return lane > 0 ? start + before : start;
 }

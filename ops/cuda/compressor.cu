@@ -91,12 +91,7 @@ KERNEL(compressor, Compressor, a) {
             own[i] = (float)start;
             smooth = attack * smooth + (1.0 - attack) * start;
         }
-        power = attack_run;
-        for (int k = 1; k < 32; k *= 2) {
-            double before = __shfl_up_sync(0xffffffffu, smooth, k);
-            if (lane >= k) smooth += power * before;
-            power *= power;
-        }
+        smooth = lanes_from_rest<32>(smooth, attack_run, lane);
         if (lane == 31) smooth_ends[warp] = smooth;
         __syncthreads();
         double state = carried[1];

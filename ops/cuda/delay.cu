@@ -44,24 +44,12 @@ KERNEL(delay, Delay, a) {
             out[i] = state = gain * line + pole * state;
         }
         // Where this thread ends when its warp begins at rest.
-        double power = four;
-        for (int k = 1; k < 32; k *= 2) {
-            double before = __shfl_up_sync(0xffffffffu, state, k);
-            if (lane >= k) state += power * before;
-            power *= power;
-        }
+        state = lanes_from_rest<32>(state, four, lane);
         if (lane == 31) ends[warp] = state;
         __syncthreads();
         double start = last;
         for (int w = 0; w < warp; w++) start = whole * start + ends[w];
-        double moved = __shfl_up_sync(0xffffffffu, state, 1);
-        double carried = start;
-        power = four;
-        for (int k = 0; k < 5; k++) {
-            if (lane >> k & 1) carried *= power;
-            power *= power;
-        }
-        if (lane > 0) carried += moved;
+        double carried = lanes_from<32>(start, state, four, lane);
         __syncthreads();
         double decay = pole;
         for (int i = 0; i < 4; i++) {

@@ -42,7 +42,7 @@ KERNEL(noise_spectrum, Noise, a) {
     int k = (int)thread_index();
     if (k >= a.block_count) return;
     int channel = blockIdx.y, view = blockIdx.z;
-    Words words = philox((uint64_t)channel * a.block_count + k, a.views[view].key);
+    uint4 words = key_block(a.views[view].key, (uint64_t)channel * a.block_count + k);
     int2 block = a.blocks[k];
     int first = block.x, knot = block.y / 2, count = 1 + block.y % 2;
     const float* levels = a.levels + (int64_t)view * a.knot_count;
@@ -52,7 +52,7 @@ KERNEL(noise_spectrum, Noise, a) {
     for (int i = 0; i < count; i++) {
         int bin = first + i;
         float scale = levels[knot] + slope * (float)(bin - from);
-        float re = triangular(words.at[2 * i]) * scale, im = triangular(words.at[2 * i + 1]) * scale;
+        float re = triangular(word_of(words, 2 * i)) * scale, im = triangular(word_of(words, 2 * i + 1)) * scale;
         // A real signal has real ends; the mean of the noise is zero.
         if (bin == 0) re = im = 0.0f;
         if (bin == a.bins - 1) im = 0.0f;

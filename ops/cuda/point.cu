@@ -80,8 +80,8 @@ KERNEL(point, Points, a) {
             case CRUSH: {
                 double noise = 0.0;
                 if (view.i) {
-                    Words words = philox((uint64_t)c * ((frames + 3) / 4) + n / 4, view.key);
-                    noise = triangular(n % 4 < 2 ? words.at[n % 2] : words.at[2 + n % 2]);
+                    uint4 words = key_block(view.key, (uint64_t)c * ((frames + 3) / 4) + n / 4);
+                    noise = triangular(word_of(words, n % 4));
                 }
                 x[n] = bounded(rint((double)x[n] * view.x + noise) * view.y);
                 break;

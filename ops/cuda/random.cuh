@@ -24,6 +24,9 @@ DEVICE uint4 key_block(uint64_t key, uint64_t block) {
     return philox(make_uint4((unsigned)block, (unsigned)(block >> 32), 0, 0), make_uint2((unsigned)key, (unsigned)(key >> 32)));
 }
 
+// One of the four words of a block; picked by comparison, so that a block stays in registers.
+DEVICE unsigned word_of(uint4 block, int i) { return i == 0 ? block.x : i == 1 ? block.y : i == 2 ? block.z : block.w; }
+
 // `Rng::f64` of two words, the low one first: uniform in [0, 1).
 DEVICE double key_uniform(unsigned low, unsigned high) {
     return (double)(((uint64_t)low | (uint64_t)high << 32) >> 11) * (1.0 / 9007199254740992.0);

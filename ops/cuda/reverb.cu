@@ -76,20 +76,8 @@ KERNEL(reverb, Reverb, a) {
             int k = part * width + i;
             out[i] = state = gain * (k < count ? blocks[line][k] : 0.0f) + pole * state;
         }
-        float step = power;
-        for (int k = 1; k < 8; k *= 2) {
-            float before = __shfl_up_sync(0xffffffffu, state, k);
-            if (part >= k) state += step * before;
-            step *= step;
-        }
-        float moved = __shfl_up_sync(0xffffffffu, state, 1);
-        float carried = last;
-        step = power;
-        for (int k = 0; k < 3; k++) {
-            if (part >> k & 1) carried *= step;
-            step *= step;
-        }
-        if (part > 0) carried += moved;
+        state = lanes_from_rest<8>(state, power, part);
+        float carried = lanes_from<8>(last, state, power, part);
         float decay = pole, final = 0.0f;
         for (int i = 0; i < width; i++) {
             int k = part * width + i;
