@@ -102,6 +102,28 @@ DEVICE Corner corner(const Attention& a) {
 }
 DEVICE int first_row() { return ((int)blockIdx.z * (blockDim.x / 32) + threadIdx.x / 32) * 16; }
 
+// Products of 16 rows with the 16 rows of a staged matrix from `n` on, across its columns: eight and eight of them.
+template <int N> DEVICE void add_scores(float (&low)[4], float (&high)[4], const unsigned (&left)[N / 16][4], const bf16* staged, int n) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++) {
+        unsigned b[4];
+        right_across(b, staged, N + 8, n, k * 16);
+        tensor_product(low, left[k], b[0], b[1]);
+        tensor_product(high, left[k], b[2], b[3]);
+    }
+}
+
+// Adds the 16 rows of a staged matrix from `n` on, weighted by `left`.
+template <int N> DEVICE void add_rows(float (&sums)[N / 8][4], const unsigned (&left)[4], const bf16* staged, int n) {
+#pragma unroll
+    for (int k = 0; k < N / 16; k++) {
+        unsigned b[4];
+        right_down(b, staged, N + 8, n, k * 16);
+        tensor_product(sums[2 * k], left, b[0], b[1]);
+        tensor_product(sums[2 * k + 1], left, b[2], b[3]);
+    }
+}
+
 template <int N> DEVICE void attend(const Attention& a) {
     SHARED(bf16, keys);
     bf16* values = keys + STAGED * (N + 8);
@@ -127,13 +149,7 @@ template <int N> DEVICE void attend(const Attention& a) {
             }
 #pragma unroll
             for (int i = 0; i < 4; i++) s[2 * n][i] = s[2 * n + 1][i] = 0.0f;
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_across(b, keys, N + 8, n * 16, k * 16);
-                tensor_product(s[2 * n], asks[k], b[0], b[1]);
-                tensor_product(s[2 * n + 1], asks[k], b[2], b[3]);
-            }
+            add_scores<N>(s[2 * n], s[2 * n + 1], asks, keys, n * 16);
         }
         float high[2] = {top[0], top[1]};
 #pragma unroll
@@ -164,13 +180,7 @@ template <int N> DEVICE void attend(const Attention& a) {
             if (from + n * 16 >= a.tokens) continue;
             unsigned p[4];
             as_left(p, s[2 * n], s[2 * n + 1]);
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_down(b, values, N + 8, n * 16, k * 16);
-                tensor_product(sums[2 * k], p, b[0], b[1]);
-                tensor_product(sums[2 * k + 1], p, b[2], b[3]);
-            }
+            add_rows<N>(sums, p, values, n * 16);
         }
     }
     if (first >= a.queries) return;
@@ -217,16 +227,8 @@ template <int N> DEVICE void attend_back_queries(const Attention& a) {
         if (first >= a.queries) continue;
         for (int n = 0; n < STAGED && from + n < a.tokens; n += 16) {
             float s[2][4] = {}, d[2][4] = {};
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_across(b, keys, N + 8, n, k * 16);
-                tensor_product(s[0], asks[k], b[0], b[1]);
-                tensor_product(s[1], asks[k], b[2], b[3]);
-                right_across(b, values, N + 8, n, k * 16);
-                tensor_product(d[0], d_mixed[k], b[0], b[1]);
-                tensor_product(d[1], d_mixed[k], b[2], b[3]);
-            }
+            add_scores<N>(s[0], s[1], asks, keys, n);
+            add_scores<N>(d[0], d[1], d_mixed, values, n);
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -237,13 +239,7 @@ template <int N> DEVICE void attend_back_queries(const Attention& a) {
                 }
             unsigned left[4];
             as_left(left, d[0], d[1]);
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_down(b, keys, N + 8, n, k * 16);
-                tensor_product(sums[2 * k], left, b[0], b[1]);
-                tensor_product(sums[2 * k + 1], left, b[2], b[3]);
-            }
+            add_rows<N>(sums, left, keys, n);
         }
     }
     put_rows<N>(a.d_query + at.query, a.dim, sums, first, a.queries, a.width, 1.0f, 1.0f);
@@ -275,16 +271,8 @@ template <int N> DEVICE void attend_back_keys(const Attention& a) {
         if (first >= a.tokens) continue;
         for (int n = 0; n < STAGED && from + n < a.queries; n += 16) {
             float p[2][4] = {}, d[2][4] = {};
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_across(b, asks, N + 8, n, k * 16);
-                tensor_product(p[0], keys[k], b[0], b[1]);
-                tensor_product(p[1], keys[k], b[2], b[3]);
-                right_across(b, d_mixed, N + 8, n, k * 16);
-                tensor_product(d[0], values[k], b[0], b[1]);
-                tensor_product(d[1], values[k], b[2], b[3]);
-            }
+            add_scores<N>(p[0], p[1], keys, asks, n);
+            add_scores<N>(d[0], d[1], values, d_mixed, n);
 #pragma unroll
             for (int h = 0; h < 2; h++)
 #pragma unroll
@@ -296,16 +284,8 @@ template <int N> DEVICE void attend_back_keys(const Attention& a) {
             unsigned left[4], right[4];
             as_left(left, p[0], p[1]);
             as_left(right, d[0], d[1]);
-#pragma unroll
-            for (int k = 0; k < N / 16; k++) {
-                unsigned b[4];
-                right_down(b, d_mixed, N + 8, n, k * 16);
-                tensor_product(d_values[2 * k], left, b[0], b[1]);
-                tensor_product(d_values[2 * k + 1], left, b[2], b[3]);
-                right_down(b, asks, N + 8, n, k * 16);
-                tensor_product(d_keys[2 * k], right, b[0], b[1]);
-                tensor_product(d_keys[2 * k + 1], right, b[2], b[3]);
-            }
+            add_rows<N>(d_values, left, d_mixed, n);
+            add_rows<N>(d_keys, right, asks, n);
         }
     }
     put_rows<N>(a.d_key_value + at.key, 2 * a.dim, d_keys, first, a.tokens, a.width, 1.0f, 1.0f);
