@@ -78,7 +78,7 @@ pub fn memory_in_use(device: &Device) -> Option<u64> {
 
 /// One [`Gpu`] a device: what was loaded and planned on it is kept.
 #[cfg(feature = "cuda")]
-fn under(device: &candle_core::CudaDevice) -> Result<Gpu> {
+pub(crate) fn under(device: &candle_core::CudaDevice) -> Result<Gpu> {
     use std::sync::{Mutex, PoisonError};
     static KNOWN: Mutex<Vec<(candle_core::cuda::DeviceId, Gpu)>> = Mutex::new(Vec::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

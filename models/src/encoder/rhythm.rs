@@ -81,7 +81,7 @@ impl Rhythm {
         let waves = Tensor::from_slice(&self.tables().waves, (self.frames - 1, 2 * RATES), device)?;
         let waves = waves.to_dtype(dtype)?;
         #[cfg(feature = "cuda")]
-        let onsets = match device.is_cuda() && dtype == candle_core::DType::F32 {
+        let onsets = match crate::gpu::takes(features) {
             true => crate::gpu::operations::onsets(features, &normaliser.deviation, self.groups)?,
             false => self.onsets(normaliser, features)?,
         };

@@ -12,7 +12,7 @@
 //! result does not depend on the number of threads. Buffers go back to a [`Pool`] to be used again.
 
 use crate::{
-    gpu::Precision,
+    gpu::{self, Precision},
     kernels::{
         Real,
         block::{self, BlockShape, BlockState, Scratch, sized},
@@ -476,7 +476,7 @@ pub fn run(
     if blocks.len() != plan.blocks() {
         bail!("{} blocks where {} are expected", blocks.len(), plan.blocks());
     }
-    let on_gpu = x.device().is_cuda() && x.dtype() == candle_core::DType::F32;
+    let on_gpu = gpu::takes(x);
     if !x.device().is_cpu() && !on_gpu {
         return compose(plan, x, blocks, drops.as_ref());
     }

@@ -3,7 +3,7 @@
 
 use super::stack::{slice, sum_in_order, with_slice};
 use crate::{
-    gpu::Precision,
+    gpu::{self, Precision},
     kernels::{
         Real,
         mat::{View, product},
@@ -323,7 +323,7 @@ pub fn tokens(
             bail!("kept patches do not fit {views} views of {} patches", shape.patches());
         }
     }
-    let on_gpu = features.device().is_cuda() && features.dtype() == DType::F32;
+    let on_gpu = gpu::takes(features);
     if !features.device().is_cpu() && !on_gpu {
         return compose(shape, normaliser, kept, parameters, features);
     }

@@ -44,9 +44,15 @@ mod tokens;
 pub mod training_check;
 pub mod upload;
 
+use candle_core::{DType, Tensor};
 use loev_ops::gpu::{Buffer, Gpu, GpuError, Kernels};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Whether the network's own operations on a GPU are for a tensor: those of single precision that are on one.
+pub(crate) fn takes(tensor: &Tensor) -> bool {
+    tensor.device().is_cuda() && tensor.dtype() == DType::F32
+}
 
 /// The kernels of this crate.
 pub static KERNELS: Kernels = Kernels {

@@ -1,10 +1,10 @@
 //! The network as operations of candle on a GPU: on its one stream, and memory is handed over, never copied.
 
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Device, Layout, Result, Shape, Storage, Tensor,
-    bail, cuda::cudarc::driver::DevicePtr, op::BackpropOp,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail,
+    cuda::cudarc::driver::DevicePtr, op::BackpropOp,
 };
-use loev_ops::gpu::{Buffer, GpuError};
+use loev_ops::gpu::Buffer;
 use std::sync::{Mutex, PoisonError};
 
 use super::{
@@ -23,14 +23,12 @@ use crate::encoder::{
 /// # Errors
 /// [`crate::ModelError::Gpu`] when it does not answer.
 pub fn engine(device: &CudaDevice) -> crate::Result<Engine> {
-    let absent = || GpuError::Absent("it has no kernels".to_owned());
-    let gpu = crate::device::gpu(&Device::Cuda(device.clone()))?.ok_or_else(absent)?;
-    Ok(Engine { gpu, blas: Blas::Cuda(device.cublas_handle()) })
+    Ok(Engine { gpu: crate::device::under(device)?, blas: Blas::Cuda(device.cublas_handle()) })
 }
 
 /// Where the values of a contiguous tensor of single precision are. Work on the device's one stream may use them as
 /// long as it is asked for before the tensor is gone.
-pub(crate) fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
+fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
     let Some((from, _)) = layout.contiguous_offsets() else {
         bail!("a fused operation needs contiguous tensors")
     };
@@ -44,23 +42,23 @@ pub(crate) fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
 }
 
 /// A tensor whose values begin at a multiple of 16 bytes, one after the other.
-pub(crate) fn aligned(tensor: &Tensor) -> Result<Tensor> {
+fn aligned(tensor: &Tensor) -> Result<Tensor> {
     let tensor = tensor.contiguous()?;
     if tensor.layout().start_offset().is_multiple_of(4) { Ok(tensor) } else { tensor.copy() }
 }
 
-/// Runs `f` on the address of an aligned tensor.
-pub(crate) fn with_address<R>(tensor: &Tensor, f: impl FnOnce(u64) -> Result<R>) -> Result<R> {
+/// [`address`] of an aligned tensor.
+fn address_of(tensor: &Tensor) -> Result<u64> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cuda(storage) => f(address(storage, layout)?),
+        Storage::Cuda(storage) => address(storage, layout),
         _ => bail!("a fused operation needs tensors on one GPU"),
     }
 }
 
 /// The buffer as candle's own.
 #[allow(unsafe_code)]
-pub(crate) fn storage(buffer: Buffer<f32>, device: &CudaDevice) -> CudaStorage {
+fn storage(buffer: Buffer<f32>, device: &CudaDevice) -> CudaStorage {
     let length = buffer.len();
     // SAFETY: the memory was allocated on this stream, holds `length` values, and is from here on the slice's alone,
     // which gives it back as the buffer would have.
@@ -129,21 +127,13 @@ impl CustomOp2 for StackOnGpu {
         let device = x.device().as_cuda_device()?;
         let d_out = aligned(d_out)?;
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let [d_x, d_p] = with_address(x, |at| {
-            with_address(p, |packed| {
-                with_address(&d_out, |d_out| {
-                    let input = self.input(x.dim(0)?, at, packed);
-                    let back = || {
-                        let state = match kept {
-                            Some(state) => state,
-                            None => self.engine.kept(input)?,
-                        };
-                        self.engine.stack_back(input, state, d_out)
-                    };
-                    back().map_err(candle_core::Error::wrap)
-                })
-            })
-        })?;
+        let input = self.input(x.dim(0)?, address_of(x)?, address_of(p)?);
+        let state = match kept {
+            Some(state) => state,
+            None => self.engine.kept(input).map_err(candle_core::Error::wrap)?,
+        };
+        let gradients = self.engine.stack_back(input, state, address_of(&d_out)?);
+        let [d_x, d_p] = gradients.map_err(candle_core::Error::wrap)?;
         Ok((Some(tensor(d_x, x.shape(), device)), Some(tensor(d_p, p.shape(), device))))
     }
 }
@@ -214,14 +204,9 @@ impl CustomOp2 for TokensOnGpu {
         d_out: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let d_out = aligned(d_out)?;
-        let d_packed = with_address(x, |features| {
-            with_address(p, |packed| {
-                with_address(&d_out, |d_out| {
-                    let input = self.input(x.dim(0)?, features, packed);
-                    self.engine.tokens_back(input, d_out).map_err(candle_core::Error::wrap)
-                })
-            })
-        })?;
+        let input = self.input(x.dim(0)?, address_of(x)?, address_of(p)?);
+        let d_packed =
+            self.engine.tokens_back(input, address_of(&d_out)?).map_err(candle_core::Error::wrap)?;
         Ok((None, Some(tensor(d_packed, p.shape(), x.device().as_cuda_device()?))))
     }
 }
@@ -252,9 +237,8 @@ pub(crate) fn onsets(features: &Tensor, deviation: &[f32], groups: usize) -> Res
     let (views, frames, mels) = features.dims3()?;
     let device = features.device().as_cuda_device()?;
     let engine = engine(device).map_err(candle_core::Error::wrap)?;
-    let onsets = with_address(&aligned(features)?, |features| {
-        let size = [views, frames, mels, groups];
-        engine.onsets(size, features, deviation).map_err(candle_core::Error::wrap)
-    })?;
+    let features = aligned(features)?;
+    let onsets = engine.onsets([views, frames, mels, groups], address_of(&features)?, deviation);
+    let onsets = onsets.map_err(candle_core::Error::wrap)?;
     Ok(tensor(onsets, (views, groups, frames - 1), device))
 }

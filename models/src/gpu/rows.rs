@@ -111,6 +111,23 @@ impl Rows {
     pub fn asking(&self) -> usize {
         self.views * self.queries
     }
+
+    /// What the GELU of `up + bias` is given, and its strips; without what only the way back wants.
+    fn gelu(&self, up: &Matrix, bias: u64, active: &Matrix) -> (GeluArguments, usize) {
+        let (strip, strips) = strips(self.all(), 32, 256);
+        let arguments = GeluArguments {
+            up: up.address(),
+            bias,
+            active: active.address(),
+            d: 0,
+            sums: 0,
+            rows: self.all() as i64,
+            strip: strip as i64,
+            width: self.dim as i32,
+            wide: i32::from(self.wide),
+        };
+        (arguments, strips)
+    }
 }
 
 /// A weight and a bias, where they are.
@@ -335,18 +352,7 @@ impl Engine {
     /// GELU of `up + bias`, of rows of `rows.dim` values.
     pub(super) fn gelu(&self, rows: Rows, up: &Matrix, bias: u64) -> Result<Matrix, GpuError> {
         let active = self.matrix(up.precision, rows.all() * rows.dim)?;
-        let (strip, strips) = strips(rows.all(), 32, 256);
-        let arguments = GeluArguments {
-            up: up.address(),
-            bias,
-            active: active.address(),
-            d: 0,
-            sums: 0,
-            rows: rows.all() as i64,
-            strip: strip as i64,
-            width: rows.dim as i32,
-            wide: i32::from(rows.wide),
-        };
+        let (arguments, strips) = rows.gelu(up, bias, &active);
         let launch = down_columns(strips, rows.dim, rows.wide);
         self.gpu.launch(&KERNELS, kernel!(up.precision, "gelu"), launch, &arguments)?;
         Ok(active)
@@ -361,19 +367,9 @@ impl Engine {
         sums: &mut Sums,
         to: u64,
     ) -> Result<Matrix, GpuError> {
-        let (strip, strips) = strips(rows.all(), 32, 256);
+        let (forward, strips) = rows.gelu(&up, bias, &up);
         let partial = self.floats(strips * rows.dim)?;
-        let arguments = GeluArguments {
-            up: up.address(),
-            bias,
-            active: up.address(),
-            d: d.address(),
-            sums: partial.address(),
-            rows: rows.all() as i64,
-            strip: strip as i64,
-            width: rows.dim as i32,
-            wide: i32::from(rows.wide),
-        };
+        let arguments = GeluArguments { d: d.address(), sums: partial.address(), ..forward };
         let launch = down_columns(strips, rows.dim, rows.wide);
         self.gpu.launch(&KERNELS, kernel!(up.precision, "gelu_back"), launch, &arguments)?;
         sums.keep(partial, strips, rows.dim, &[to]);
