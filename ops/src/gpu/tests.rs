@@ -7,6 +7,7 @@ arguments! {
     struct View { at: i64, stride: i64, frames: i32, gap: i32 }
     struct MeasureAll { samples: u64, views: u64, measures: u64, channels: i32, gap: i32 }
     struct Short { samples: u64 }
+    struct Values { x: u64, length: i64 }
 }
 
 /// Energies and peaks of two sounds, one block each, with barriers in between.
@@ -42,16 +43,6 @@ static FAULTS: Kernels = Kernels {
     sources: concat!(env!("CARGO_MANIFEST_DIR"), "/cuda/mirror/faults"),
     image: &[],
 };
-
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Values {
-    x: u64,
-    length: i64,
-}
-// SAFETY: numbers without gaps.
-#[allow(unsafe_code)]
-unsafe impl Plain for Values {}
 
 #[test]
 fn the_mirror_finds_faults() {
