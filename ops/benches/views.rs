@@ -77,7 +77,7 @@ fn draw_segment(bencher: Bencher) {
 #[divan::bench]
 fn whole_chain(bencher: Bencher) {
     let chain = chain();
-    let source = Audio::mono(RATE, signal((chain.read_seconds() * f64::from(RATE)).round() as usize));
+    let source = Audio::mono(RATE, signal(chain.read_frames()));
     let Ok(mut renderer) = Renderer::new(&chain) else { return };
     let Ok(mut draws) = chain.draw_segment(Key::root(5), "clip", 30.0, 0, 0, &Pools::new()) else { return };
     for draw in &mut draws {

@@ -300,9 +300,14 @@ impl Chain {
         stages
     }
 
-    /// How much source audio a view needs at most, in seconds: a whole number of frames, centred on the view,
-    /// margins of the vocoder included. The same for all views, so that one read serves a segment.
+    /// [`Self::read_frames`] in seconds.
     pub fn read_seconds(&self) -> f64 {
+        self.read_frames() as f64 / f64::from(self.sample_rate)
+    }
+
+    /// How many frames of source audio a view needs at most, centred on the view, margins of the vocoder included. The
+    /// same for all views, so that one read serves a segment.
+    pub fn read_frames(&self) -> usize {
         let worst =
             |a: Warp, b: Warp| Warp { semitones: a.semitones.min(b.semitones), rate: a.rate.max(b.rate) };
         let ends = |spec: &OperatorSpec| -> (Vec<f64>, Vec<f64>) {
@@ -333,7 +338,7 @@ impl Chain {
             }
         });
         // Two frames of slack for rounding the start of the read to the clip's own frames.
-        (frames + 2) as f64 / f64::from(self.sample_rate)
+        frames + 2
     }
 
     /// The same without a base chain: for embeddings of clean audio.

@@ -363,7 +363,7 @@ mod tests {
             let variant = r#"[{"pitch_shift": {"semitones": [-12, 12]}}, {"time_stretch": {"rate": [0.5, 2]}}]"#;
             let chain = Chain { sample_rate: rate, ..chain(variant, &base, 0.1) };
             let mut rng = Key::root(seed).rng();
-            let frames = (chain.read_seconds() * f64::from(rate)).round() as usize;
+            let frames = chain.read_frames();
             let level = 10f64.powi(exponent) * 3.0;
             let source = Audio::mono(rate, (0..frames).map(|_| (level * rng.uniform(-1.0, 1.0)) as f32).collect());
             let mut renderer = Renderer::new(&chain).unwrap();

@@ -23,6 +23,9 @@ use crate::error::{AudioError, RejectKind};
 use crate::operator::{Extent, FactorDef, OperatorSpec};
 use crate::rng::{Key, Rng};
 
+/// The peak below which a source is silent.
+pub(crate) const SILENT: f32 = 1e-5;
+
 /// The parameters of one view: enough to render it again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draw {
@@ -226,7 +229,7 @@ impl Chain {
         if !source.is_finite() {
             return Err(AudioError::new(RejectKind::NotFinite, "the source has samples that are not finite"));
         }
-        if source.peak() < 1e-5 {
+        if source.peak() < SILENT {
             return Err(AudioError::new(RejectKind::Silent, "nothing to hear in the range of the view"));
         }
         Ok(())

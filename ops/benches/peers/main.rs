@@ -126,7 +126,7 @@ fn draw(chain: &Chain, segment: u32, pools: &Pools) -> Result<Draw, Box<dyn std:
 /// What a view of the chain reads, from the middle of the file.
 fn source(view: &View) -> Result<Audio, Box<dyn std::error::Error>> {
     let (audio, chain) = (read(&view.input)?, &view.chain);
-    let need = (chain.read_seconds() * f64::from(chain.sample_rate)).round() as usize;
+    let need = chain.read_frames();
     let start = audio.frames().checked_sub(need).ok_or_else(|| format!("a view reads {need} frames"))? / 2;
     let channels: Vec<_> = audio.channels.iter().map(|c| c[start..start + need].to_vec()).collect();
     if channels.len() != chain.channels.count() {

@@ -168,7 +168,7 @@ impl Case {
             variant: serde_json::from_str(variant).map_err(list)?,
             sampling: crate::chain::Sampling::Factorial,
         };
-        let frames = (chain.read_seconds() * 16_000.0).round() as usize;
+        let frames = chain.read_frames();
         let clip = |index: u64| PoolClip {
             clip_id: index.to_string(),
             uri: ClipSpec { seed: 1, index, seconds: 4.0 }.uri(),

@@ -79,10 +79,7 @@ impl Output {
         match self {
             Self::Audio => chain.frames() * chain.channels.count(),
             Self::Features(front_end) => front_end.frames(chain.frames()) * front_end.mels,
-            Self::Source => {
-                let frames = chain.read_seconds() * f64::from(chain.sample_rate);
-                frames.round() as usize * chain.channels.count()
-            }
+            Self::Source => chain.read_frames() * chain.channels.count(),
         }
     }
 

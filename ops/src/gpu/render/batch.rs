@@ -3,13 +3,13 @@
 use super::round::{Own, Pass, Round};
 use super::tables::{At, Tables};
 use super::{
-    GpuRenderer, GpuViews, PcmArguments, Planned, SILENT, Sources, THREADS, arguments, convolve, dynamics,
-    effects, filter, noise, point, room, speed, warp,
+    GpuRenderer, GpuViews, PcmArguments, Planned, Sources, THREADS, arguments, convolve, dynamics, effects,
+    filter, noise, point, room, speed, warp,
 };
 use crate::chain::Step;
 use crate::gpu::{Buffer, Gpu, GpuError, KERNELS, Launch, Plain};
 use crate::rng::Key;
-use crate::views::{Draw, operator_key};
+use crate::views::{Draw, SILENT, operator_key};
 
 /// What all batches of a call share.
 pub(super) struct Input<'a> {

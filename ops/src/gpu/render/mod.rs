@@ -48,9 +48,6 @@ const BATCH: usize = 4_096;
 const CHANNELS: usize = 8;
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u32 = 256;
-/// The peak below which a source is silent, as for the CPU's renderer.
-const SILENT: f32 = 1e-5;
-
 /// Samples of segments on the device.
 #[derive(Clone, Copy, Debug)]
 pub enum Pcm<'a> {
@@ -183,11 +180,6 @@ impl GpuRenderer {
             workspace: WORKSPACE,
             chain: chain.clone(),
         })
-    }
-
-    /// The frames of a segment: the range of [`crate::render::Renderer::read_range`] at the rate of the chain.
-    pub fn source_frames(&self) -> usize {
-        (self.chain.read_seconds() * f64::from(self.chain.sample_rate)).round() as usize
     }
 
     /// With about so many bytes of the device's memory for views that are under way; at least one view is.
