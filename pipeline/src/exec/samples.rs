@@ -20,6 +20,9 @@ pub struct SamplesWriter {
     /// Where the clip under way begins, and where it has come to.
     start: u64,
     end: u64,
+    /// Of what is written, up to the same places.
+    kept: blake3::Hasher,
+    digest: blake3::Hasher,
 }
 
 impl SamplesWriter {
@@ -36,7 +39,8 @@ impl SamplesWriter {
         fs::create_dir_all(&folder).map_err(RunError::io("cannot create", &folder))?;
         let file = fault::io("samples.create").and_then(|()| File::create(&temporary));
         let file = file.map_err(RunError::io("cannot create", &temporary))?;
-        Ok(Self { relative, path, temporary, file, start: 0, end: 0 })
+        let digest = blake3::Hasher::new();
+        Ok(Self { relative, path, temporary, file, start: 0, end: 0, kept: digest.clone(), digest })
     }
 
     /// The path of the file, relative to the run.
@@ -57,12 +61,14 @@ impl SamplesWriter {
         let written = fault::io("samples.write").and_then(|()| self.file.write_all(samples));
         written.map_err(RunError::io("cannot write", &self.temporary))?;
         self.end += samples.len() as u64;
+        self.digest.update(samples);
         Ok(())
     }
 
     /// The clip under way is whole; the next one begins behind it.
     pub fn keep(&mut self) {
         self.start = self.end;
+        self.kept = self.digest.clone();
     }
 
     /// The clip under way is none; the next one takes its place.
@@ -71,26 +77,26 @@ impl SamplesWriter {
     /// When the file cannot be written.
     pub fn drop_clip(&mut self) -> Result<(), RunError> {
         self.end = self.start;
+        self.digest = self.kept.clone();
         let back = self.file.set_len(self.end).and_then(|()| self.file.seek(SeekFrom::Start(self.end)));
         back.map(|_| ()).map_err(RunError::io("cannot write", &self.temporary))
     }
 
-    /// Ends the file, makes it durable, and gives it its name. What it holds is read again for its digest.
+    /// Ends the file, makes it durable, and gives it its name.
     ///
     /// # Errors
     /// When the disk is full or the file cannot be renamed.
     pub fn finish(self) -> Result<Artifact, RunError> {
-        let Self { relative, path, temporary, file, end, .. } = self;
+        let Self { relative, path, temporary, file, end, digest, .. } = self;
         let durable = fault::io("samples.sync").and_then(|()| file.sync_all());
         durable.map_err(RunError::io("cannot write", &temporary))?;
-        let digest = digest_of(&temporary).map_err(RunError::io("cannot read", &temporary))?;
         let rename = || {
             fault::io("samples.rename")?;
             fs::rename(&temporary, &path)?;
             sync_folder(&path)
         };
         rename().map_err(RunError::io("cannot write", &path))?;
-        Ok(Artifact { path: relative, bytes: end, digest })
+        Ok(Artifact { path: relative, bytes: end, digest: digest.finalize().to_hex().to_string() })
     }
 }
 
