@@ -8,7 +8,8 @@ use loev_ops::search::{Cells, Items, Near, cells_for, least_probes};
 
 use super::join::Join;
 use super::metric::Metric;
-use super::vectors::Vectors;
+use super::top::Entry;
+use super::vectors::{Place, Slices, Vectors};
 use super::work::{BLOCK, Block, Work, single, usable};
 use crate::functions::kernels::Real;
 
@@ -66,79 +67,27 @@ impl Index {
     where
         T::Native: Real,
     {
-        let (rows, dim) = (&join.items.rows, join.items.dim.unwrap_or(0));
-        let (told, untold): (Vec<u32>, Vec<u32>) =
-            (0..u32::try_from(rows.len()).unwrap_or(0)).partition(|number| {
-                rows.get(*number as usize).is_some_and(|(_, square)| usable(join.metric, *square))
-            });
-        let Some(count) = cells_for(queries, told.len()).filter(|_| dim > 0) else { return Ok(None) };
         let vectors = join.items.slices::<T>()?;
-        let read = |row: u32, values: &mut Vec<f32>| {
-            let Some((place, square)) = told.get(row as usize).and_then(|number| rows.get(*number as usize))
-            else {
-                return;
-            };
-            let scale = if join.metric == Metric::Cosine { 1.0 / square.sqrt() } else { 1.0 };
-            values.extend(vectors.at(*place).iter().map(|value| single(*value) * scale));
-        };
-        let key = Key::root(0).with_str("knn_join").with_str("cells");
-        let cells = Cells::new(told.len() as u32, dim, count, key, join.threads, read);
-        let near = if join.metric == Metric::InnerProduct { Near::Product } else { Near::Distance };
-
-        // Where the nearest items of the sample are.
+        let Some(cut) = Cut::new(join, &vectors, queries) else { return Ok(None) };
+        let (rows, count) = (join.items.rows.len(), cut.cells.count());
         let work = Work::<T>::new(join, sample, sample_groups)?;
-        let mut cell_of: Vec<Option<usize>> = vec![None; rows.len()];
-        for cell in 0..cells.count() {
-            for number in cells.members(cell).iter().filter_map(|row| told.get(*row as usize)) {
-                if let Some(target) = cell_of.get_mut(*number as usize) {
-                    *target = Some(cell);
-                }
-            }
-        }
-        let order = cells.nearest(near, work.packed(), cells.count(), join.threads);
-        let orders: Vec<&[u32]> = order.chunks_exact(cells.count().max(1)).collect();
-        let mut ranks = Vec::new();
-        let mut rank_of = vec![0u32; cells.count()];
+        let order = cut.cells.nearest(cut.near, work.packed(), count, join.threads);
+        let orders: Vec<&[u32]> = order.chunks_exact(count.max(1)).collect();
         let found = join.nearest::<T>(sample, sample_groups)?;
-        for (query, entries) in found.iter().enumerate().filter(|(query, _)| work.is_usable(*query)) {
-            let order = orders.get(query).copied().unwrap_or_default();
-            for (rank, cell) in (0..).zip(order) {
-                if let Some(target) = rank_of.get_mut(*cell as usize) {
-                    *target = rank;
-                }
-            }
-            ranks.extend(entries.iter().map(|entry| {
-                let cell = cell_of.get(entry.key.row as usize).copied().flatten();
-                cell.and_then(|cell| rank_of.get(cell).copied()).unwrap_or(0)
-            }));
-        }
+        let usable = orders.iter().zip(&found).enumerate().filter(|(query, _)| work.is_usable(*query));
+        let mut ranks = cut.ranks(rows, usable.map(|(_, (order, entries))| (*order, entries.as_slice())));
         let Some((probes, found)) = least_probes(&mut ranks, recall) else { return Ok(None) };
+
         let sizes = orders.iter().flat_map(|order| order.iter().take(probes));
-        let looked_at: usize = sizes.map(|cell| cells.members(*cell as usize).len()).sum();
-        let each = looked_at / orders.len().max(1) + cells.count() + untold.len();
-        if each.saturating_mul(2) > rows.len() {
+        let looked_at: usize = sizes.map(|cell| cut.cells.members(*cell as usize).len()).sum();
+        let each = looked_at / orders.len().max(1) + count + cut.untold.len();
+        if each.saturating_mul(2) > rows {
             return Ok(None);
         }
-        let measured = Measured { cells: cells.count(), probes, found, nearest: ranks.len() };
-
-        let mut block = Block::default();
-        let mut packed = |numbers: &[u32]| -> Vec<(Vec<u32>, Items)> {
-            let blocks = numbers.chunks(BLOCK).map(|numbers| {
-                let mut items = Items::default();
-                let each = numbers.iter().map(|number| *number as usize);
-                block.fill(join, dim, &vectors, each, &mut items);
-                (numbers.to_vec(), items)
-            });
-            blocks.collect()
-        };
-        let mut blocks = Vec::with_capacity(cells.count() + 1);
-        for cell in 0..cells.count() {
-            let members = cells.members(cell).iter().filter_map(|row| told.get(*row as usize).copied());
-            blocks.push(packed(&members.collect::<Vec<_>>()));
-        }
-        blocks.push(packed(&untold));
-        let memory = size_of::<f32>() * dim * (rows.len() + cells.count());
-        Ok(Some(Self { near, cells, blocks, measured, memory }))
+        let measured = Measured { cells: count, probes, found, nearest: ranks.len() };
+        let memory = size_of::<f32>() * join.items.dim.unwrap_or(0) * (rows + count);
+        let blocks = cut.blocks(join, &vectors);
+        Ok(Some(Self { near: cut.near, cells: cut.cells, blocks, measured, memory }))
     }
 
     /// What was measured.
@@ -169,5 +118,96 @@ impl Index {
     /// The items of a cell.
     pub(super) fn blocks(&self, cell: usize) -> &[(Vec<u32>, Items)] {
         self.blocks.get(cell).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// Items in cells.
+struct Cut {
+    /// The numbers of the items that products tell something about, which the cells count, and of the others.
+    told: Vec<u32>,
+    untold: Vec<u32>,
+    near: Near,
+    cells: Cells,
+}
+
+impl Cut {
+    /// The items of `join` for so many `queries`; `None` where cells do not pay.
+    fn new<T: ArrowPrimitiveType>(join: &Join<'_>, vectors: &Slices<'_, T>, queries: usize) -> Option<Self>
+    where
+        T::Native: Real,
+    {
+        let (rows, dim) = (&join.items.rows, join.items.dim.filter(|dim| *dim > 0)?);
+        let is_told =
+            |number: &u32| rows.get(*number as usize).is_some_and(|(_, square)| usable(join.metric, *square));
+        let (told, untold): (Vec<u32>, Vec<u32>) =
+            (0..u32::try_from(rows.len()).unwrap_or(0)).partition(is_told);
+        let count = cells_for(queries, told.len())?;
+        let read = |row: u32, values: &mut Vec<f32>| {
+            let number = told.get(row as usize);
+            let Some((place, square)) = number.and_then(|number| rows.get(*number as usize)) else { return };
+            let scale = if join.metric == Metric::Cosine { 1.0 / square.sqrt() } else { 1.0 };
+            values.extend(vectors.at(*place).iter().map(|value| single(*value) * scale));
+        };
+        let key = Key::root(0).with_str("knn_join").with_str("cells");
+        let cells = Cells::new(told.len() as u32, dim, count, key, join.threads, read);
+        let near = if join.metric == Metric::InnerProduct { Near::Product } else { Near::Distance };
+        Some(Self { told, untold, near, cells })
+    }
+
+    /// The numbers of a cell's items, ascending.
+    fn members(&self, cell: usize) -> impl Iterator<Item = u32> {
+        self.cells.members(cell).iter().filter_map(|row| self.told.get(*row as usize).copied())
+    }
+
+    /// For each entry of each query how many cells are nearer than its own, of an order of all cells for each query. 0 for
+    /// what is in no cell: every query looks at that.
+    fn ranks<'a>(
+        &self,
+        rows: usize,
+        found: impl Iterator<Item = (&'a [u32], &'a [Entry<Place>])>,
+    ) -> Vec<u32> {
+        let mut cell_of: Vec<Option<usize>> = vec![None; rows];
+        for cell in 0..self.cells.count() {
+            for number in self.members(cell) {
+                if let Some(target) = cell_of.get_mut(number as usize) {
+                    *target = Some(cell);
+                }
+            }
+        }
+        let (mut ranks, mut rank_of) = (Vec::new(), vec![0u32; self.cells.count()]);
+        for (order, entries) in found {
+            for (rank, cell) in (0..).zip(order) {
+                if let Some(target) = rank_of.get_mut(*cell as usize) {
+                    *target = rank;
+                }
+            }
+            ranks.extend(entries.iter().map(|entry| {
+                let cell = cell_of.get(entry.key.row as usize).copied().flatten();
+                cell.and_then(|cell| rank_of.get(cell).copied()).unwrap_or(0)
+            }));
+        }
+        ranks
+    }
+
+    /// For each cell its items, block by block; those in no cell come last.
+    fn blocks<T: ArrowPrimitiveType>(
+        &self,
+        join: &Join<'_>,
+        vectors: &Slices<'_, T>,
+    ) -> Vec<Vec<(Vec<u32>, Items)>>
+    where
+        T::Native: Real,
+    {
+        let (dim, mut block) = (join.items.dim.unwrap_or(0), Block::default());
+        let mut packed = |numbers: &[u32]| -> Vec<(Vec<u32>, Items)> {
+            let blocks = numbers.chunks(BLOCK).map(|numbers| {
+                let mut items = Items::default();
+                block.fill(join, dim, vectors, numbers.iter().map(|number| *number as usize), &mut items);
+                (numbers.to_vec(), items)
+            });
+            blocks.collect()
+        };
+        let members = (0..self.cells.count()).map(|cell| self.members(cell).collect::<Vec<_>>());
+        members.chain([self.untold.clone()]).map(|numbers| packed(&numbers)).collect()
     }
 }

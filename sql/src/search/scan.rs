@@ -54,7 +54,7 @@ const SLACK: usize = 1024;
 /// Where a row is kept: the batch, and the row in it.
 type Place = (usize, usize);
 
-/// The search for one vector in one stream of batches.
+/// The search for one vector in batches of a table, in any order.
 pub(crate) struct Scan {
     function: &'static str,
     metric: Metric,
@@ -64,37 +64,38 @@ pub(crate) struct Scan {
     k: usize,
     top: Top<Place>,
     kept: Vec<RecordBatch>,
-    rows: u64,
 }
 
 impl Scan {
     pub(crate) fn new(function: &'static str, metric: Metric, order: Order, query: Query, k: usize) -> Self {
         let norm = query.norm();
-        Self { function, metric, order, query, norm, k, top: Top::new(k), kept: Vec::new(), rows: 0 }
+        Self { function, metric, order, query, norm, k, top: Top::new(k), kept: Vec::new() }
     }
 
-    /// Looks at the rows of a batch, whose vectors are in `column`.
+    /// Looks at the rows of a batch, whose vectors are in `column`. They are numbered from `start` on, and no two rows that
+    /// are looked at anywhere have the same number.
     ///
     /// # Errors
     /// A vector of another length than the query's.
-    pub(crate) fn push(&mut self, batch: &RecordBatch, column: usize) -> Result<()> {
+    pub(crate) fn push(&mut self, batch: &RecordBatch, column: usize, start: u64) -> Result<()> {
         let query = std::mem::replace(&mut self.query, Query::Null);
         let vectors = Argument::vectors(batch.column(column).clone(), &query.element())?;
         let looked_at = match &query {
-            Query::Null => Ok((0..batch.num_rows()).fold(false, |any, row| any | self.take(row, None))),
-            Query::Single(query) => self.look_first(query, &vectors, batch.num_rows()),
-            Query::Double(query) => self.look(query, &vectors, batch.num_rows()),
+            Query::Null => {
+                Ok((0..batch.num_rows()).fold(false, |any, row| any | self.take(start, row, None)))
+            }
+            Query::Single(query) => self.look_first(query, &vectors, start, batch.num_rows()),
+            Query::Double(query) => self.look(query, &vectors, start, batch.num_rows()),
         };
         self.query = query;
         if looked_at? {
             self.keep(batch)?;
         }
-        self.rows += batch.num_rows() as u64;
         Ok(())
     }
 
     /// Whether a row of the batch is among the best, by values in full.
-    fn look(&mut self, query: &[f64], vectors: &Argument, count: usize) -> Result<bool> {
+    fn look(&mut self, query: &[f64], vectors: &Argument, start: u64, count: usize) -> Result<bool> {
         let rows = Rows::<Float64Type>::new(vectors)?;
         let mut any = false;
         for row in 0..count {
@@ -102,13 +103,13 @@ impl Scan {
             if let Some(vector) = vector.filter(|vector| vector.len() != query.len()) {
                 return unequal(self.function, vector.len(), query.len());
             }
-            any |= self.take(row, vector.and_then(|vector| self.metric.distance(vector, query)));
+            any |= self.take(start, row, vector.and_then(|vector| self.metric.distance(vector, query)));
         }
         Ok(any)
     }
 
     /// The same, with values in full only of rows that may be among the best.
-    fn look_first(&mut self, query: &[f32], vectors: &Argument, count: usize) -> Result<bool> {
+    fn look_first(&mut self, query: &[f32], vectors: &Argument, start: u64, count: usize) -> Result<bool> {
         let rows = Rows::<Float32Type>::new(vectors)?;
         let (metric, order, norm) = (self.metric, self.order, self.norm);
         let (rounding, unfit) = (rounding(query.len()), Cell::new(None));
@@ -124,7 +125,7 @@ impl Scan {
             let (value, error) = metric.approximate(norm, rounding, first, second);
             if !order.beaten(limit, value, error) {
                 let vector = rows.get(row).filter(|vector| vector.len() == query.len());
-                any |= self.take(row, vector.and_then(|vector| metric.distance(vector, query)));
+                any |= self.take(start, row, vector.and_then(|vector| metric.distance(vector, query)));
                 limit = self.top.limit();
             }
         });
@@ -135,8 +136,8 @@ impl Scan {
     }
 
     /// Whether a row of the batch with this value is among the best so far.
-    fn take(&mut self, row: usize, value: Option<f64>) -> bool {
-        let key = self.order.key(value, self.rows + row as u64);
+    fn take(&mut self, start: u64, row: usize, value: Option<f64>) -> bool {
+        let key = self.order.key(value, start + row as u64);
         key.is_some_and(|key| self.top.push(key, (self.kept.len(), row)))
     }
 
@@ -178,27 +179,23 @@ pub(crate) struct Nearest {
 }
 
 impl Nearest {
-    /// Brings scans together; of equal distances the earlier scan's come first.
+    /// Brings scans together; of equal distances the earlier row comes first.
     pub(crate) fn of(scans: Vec<Scan>) -> Result<Self> {
         let k = scans.first().map_or(0, |scan| scan.k);
         let mut batches = Vec::new();
-        let mut entries: Vec<(Entry<Place>, usize)> = Vec::new();
-        for (index, scan) in scans.into_iter().enumerate() {
+        let mut entries: Vec<Entry<Place>> = Vec::new();
+        for scan in scans {
             let first = batches.len();
             batches.extend(scan.kept);
             entries.extend(scan.top.into_sorted().into_iter().map(|mut entry| {
                 entry.place.0 += first;
-                (entry, index)
+                entry
             }));
         }
-        entries.sort_by(|(a, a_scan), (b, b_scan)| {
-            let rows = |entry: &Entry<Place>, scan: usize| (scan, entry.key.row);
-            let without_row = |entry: &Entry<Place>| Key { row: 0, ..entry.key };
-            without_row(a).cmp(&without_row(b)).then(rows(a, *a_scan).cmp(&rows(b, *b_scan)))
-        });
+        entries.sort_unstable();
         entries.truncate(k);
-        let distances = entries.iter().map(|(entry, _)| entry.key.value).collect();
-        let places: Vec<Place> = entries.iter().map(|(entry, _)| entry.place).collect();
+        let distances = entries.iter().map(|entry| entry.key.value).collect();
+        let places: Vec<Place> = entries.iter().map(|entry| entry.place).collect();
         let batches: Vec<&RecordBatch> = batches.iter().collect();
         let rows = if batches.is_empty() { None } else { Some(interleave_record_batch(&batches, &places)?) };
         Ok(Self { rows, distances })

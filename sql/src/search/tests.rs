@@ -63,9 +63,10 @@ fn register(
     ];
     let batch =
         RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap();
-    // Two batches, so that rows are found in both.
-    let half = rows / 2;
-    let parts = vec![vec![batch.slice(0, half), batch.slice(half, rows - half)]];
+    // Several batches in one of two partitions, so that rows are found in all and threads take turns.
+    let length = rows.div_ceil(12).max(1);
+    let parts = (0..rows).step_by(length).map(|start| batch.slice(start, length.min(rows - start)));
+    let parts = vec![Vec::new(), parts.collect()];
     let table = datafusion::datasource::MemTable::try_new(batch.schema(), parts).unwrap();
     context.register_table(name, Arc::new(table)).unwrap();
 }
@@ -110,6 +111,25 @@ fn a_sort_with_a_limit_gives_what_the_sort_gives() {
                     assert_eq!(first, all[..k], "{sql} limit {k}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn rows_of_equal_distance_come_in_their_order_on_any_number_of_threads() {
+    let distance = "l2_distance(v, [0.5, -0.25])";
+    for threads in [1, 2, 7] {
+        let context = new_session(threads, None).unwrap();
+        register(&context, "t", 900, 2, 900, &mut Numbers(3));
+        let numbers = |sql: &str| -> Vec<i64> {
+            let found = rows(&context, sql);
+            found.iter().flat_map(|b| b.column(0).as_primitive::<Int64Type>().values().to_vec()).collect()
+        };
+        let sorted =
+            numbers(&format!("select n from t where v is not null order by {distance}, n limit 300"));
+        assert_eq!(sorted.len(), 300);
+        for _ in 0..20 {
+            assert_eq!(numbers("select n from knn(t, [0.5, -0.25], 300, metric => 'l2')"), sorted);
         }
     }
 }

@@ -22,7 +22,9 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, execute_stream_partitioned,
 };
+use futures::stream::Fuse;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 
 use super::node::{Operation, result_of};
@@ -216,9 +218,48 @@ impl Input {
         Ok(stream::iter(running.collect::<Vec<_>>()).flatten())
     }
 
+    /// The rows for readers at the same time: at least one for each partition, and one for each thread.
+    pub(crate) fn shared(&self) -> Result<(Shared, usize)> {
+        let streams = self.streams()?;
+        let readers = streams.len().max(self.threads());
+        let part = |(number, rows): (u64, SendableRecordBatchStream)| {
+            Mutex::new(Part { rows: rows.fuse(), next: number << Shared::ROWS_OF_PARTITION })
+        };
+        Ok((Shared((0..).zip(streams).map(part).collect()), readers))
+    }
+
     /// The rows as streams, one for each partition. They must be read at the same time.
-    pub(crate) fn streams(&self) -> Result<Vec<SendableRecordBatchStream>> {
+    fn streams(&self) -> Result<Vec<SendableRecordBatchStream>> {
         execute_stream_partitioned(Arc::clone(&self.plan), Arc::clone(&self.context))
+    }
+}
+
+/// The rows of a table for several readers, so that a table in one partition keeps all threads busy.
+pub(crate) struct Shared(Vec<Mutex<Part>>);
+
+struct Part {
+    rows: Fuse<SendableRecordBatchStream>,
+    /// The number of the next row.
+    next: u64,
+}
+
+impl Shared {
+    /// A partition's rows are numbered from its own number times 2 to this.
+    const ROWS_OF_PARTITION: u32 = 40;
+
+    /// The next rows for a reader, with the number of the first. Numbers rise in the order of the partitions and of the rows
+    /// in them, whoever reads them. A reader begins with a partition of its own, if there are enough, and then helps others.
+    pub(crate) async fn next(&self, reader: usize) -> Option<Result<(u64, RecordBatch)>> {
+        let (before, after) = self.0.split_at_checked(reader % self.0.len().max(1))?;
+        for part in after.iter().chain(before) {
+            let mut part = part.lock().await;
+            if let Some(batch) = part.rows.next().await {
+                let first = part.next;
+                part.next += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
+                return Some(batch.map(|batch| (first, batch)));
+            }
+        }
+        None
     }
 }
 

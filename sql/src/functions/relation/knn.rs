@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::{Column, DFSchema, DataFusionError, Result, exec_err, plan_err};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use futures::TryStreamExt;
 
 use super::{Call, Input, Operation, Output, OutputColumn, RelationFunction, operation};
 use crate::functions::Docs;
@@ -239,12 +238,15 @@ impl Operation for Search {
             // Every value is NULL, and any rows will do.
             None => Query::Null,
         };
-        let scans = table.streams()?.into_iter().map(|mut stream| {
+        let (rows, readers) = table.shared()?;
+        let rows = Arc::new(rows);
+        let scans = (0..readers).map(|reader| {
             let mut scan = Scan::new(name, self.metric, self.order, query.clone(), self.k);
-            let reservation = table.reservation().new_empty();
+            let (rows, reservation) = (Arc::clone(&rows), table.reservation().new_empty());
             SpawnedTask::spawn(async move {
-                while let Some(batch) = stream.try_next().await? {
-                    scan.push(&batch, column)?;
+                while let Some(read) = rows.next(reader).await {
+                    let (first, batch) = read?;
+                    scan.push(&batch, column, first)?;
                     reservation.try_resize(scan.memory())?;
                 }
                 Ok::<_, DataFusionError>((scan, reservation))
