@@ -27,6 +27,21 @@ pub struct Label {
     pub column: String,
     /// Numbers within this ratio of each other are of one class; without it, equal values are.
     pub ratio: Option<f64>,
+    /// Whether values are keys.
+    pub is_key: bool,
+}
+
+impl Label {
+    fn of(kind: &str, column: &str) -> Self {
+        let ratio = (kind == "tempo").then_some(TEMPO);
+        Self { column: column.to_owned(), ratio, is_key: kind == "key" }
+    }
+
+    /// By what clips are ordered: keys along the circle of fifths, so that what is near in music is near in the matrix.
+    fn order(&self) -> String {
+        let column = quoted(&self.column);
+        if self.is_key { format!("circle_of_fifths({column}), {column}") } else { column }
+    }
 }
 
 /// Tempi of one class, as the `retrieve` stage has them by default.
@@ -39,8 +54,7 @@ pub fn labels(run: &Run, table: &str) -> Vec<Label> {
         for task in run.option(stage, "tasks").and_then(|tasks| tasks.as_array()).into_iter().flatten() {
             for (kind, column) in task.as_object().into_iter().flatten() {
                 let Some(column) = column.as_str() else { continue };
-                let ratio = (kind == "tempo").then_some(TEMPO);
-                let label = Label { column: column.to_owned(), ratio };
+                let label = Label::of(kind, column);
                 if ["key", "tempo", "class"].contains(&kind.as_str()) && !labels.contains(&label) {
                     labels.push(label);
                 }
@@ -48,9 +62,9 @@ pub fn labels(run: &Run, table: &str) -> Vec<Label> {
         }
     }
     let usual =
-        [("key", None), ("bpm", Some(TEMPO)), ("tempo", Some(TEMPO)), ("style", None), ("genre", None)];
+        [("key", "key"), ("tempo", "bpm"), ("tempo", "tempo"), ("class", "style"), ("class", "genre")];
     if labels.is_empty() {
-        labels = usual.map(|(column, ratio)| Label { column: column.to_owned(), ratio }).into();
+        labels = usual.map(|(kind, column)| Label::of(kind, column)).into();
     }
     let fits = |label: &Label| {
         let field = run.schema(table).and_then(|schema| schema.field_with_name(&label.column).ok());
@@ -72,9 +86,9 @@ pub async fn section(run: &Run) -> Result<Option<Section>, RunError> {
     let mut section = Section::new(
         "similarity",
         "Similarity",
-        "Cosine similarities of a sample of clips, ordered by a label, beside the matrix of what should be near: bright where two \
-         clips have the same label. A subspace that holds the label repeats the pattern. Under each matrix: the mean over pairs \
-         of one label, and over all others.",
+        "Cosine similarities of a sample of clips, ordered by a label (keys along the circle of fifths), beside the matrix of what \
+         should be near: bright where two clips have the same label. A subspace that holds the label repeats the pattern. \
+         Under each matrix: the mean over pairs of one label, and over all others.",
     );
     for (stage, table) in run.embeddings(false) {
         let needs = ["clip_id", "segment", "subspace", "embedding"];
@@ -105,11 +119,11 @@ async fn has_test(run: &Run, table: &str) -> bool {
 
 /// Rows `place`, `label`, `clip_id`, `segment` (NULL: the whole clip) of a sample.
 fn by_label(stage: &str, table: &str, label: &Label, test: bool) -> String {
-    let (stage, table, column) = (quoted(stage), quoted(table), quoted(&label.column));
+    let (stage, table, column, order) = (quoted(stage), quoted(table), quoted(&label.column), label.order());
     let test = if test { " and split = 'test'" } else { "" };
     format!(
         "select place, label, clip_id, cast(null as int) as segment from (\n    \
-         select clip_id, {column} as label, cast(row_number() over (order by {column}, clip_id) as bigint) - 1 as place, count(*) over () as clips\n    \
+         select clip_id, {column} as label, cast(row_number() over (order by {order}, clip_id) as bigint) - 1 as place, count(*) over () as clips\n    \
          from {table} where {column} is not null{test}\n      and clip_id in (select clip_id from {stage} where segment is null)\n  \
          ) where place % ((clips + {most}) / {SIZE}) = 0",
         most = SIZE - 1
