@@ -17,6 +17,16 @@ pub fn shard_of(clip_id: &str, shards: u32) -> u32 {
     (Key::root(0).with_str("shard").with_str(clip_id).value() % u64::from(shards)) as u32
 }
 
+/// Shards of a table of clips: as many as its stage says, else so many that what is under way with a shard, and what
+/// is lost with it, does not grow with the number of clips. Powers of two, so that the number seldom changes.
+pub fn shard_count(said: Option<u32>, clips: u64) -> u32 {
+    const LEAST: u32 = 8;
+    const MOST: u32 = 1024;
+    const CLIPS: u64 = 256;
+    let enough = clips.div_ceil(CLIPS).min(u64::from(MOST)) as u32;
+    said.unwrap_or_else(|| enough.next_power_of_two().max(LEAST))
+}
+
 /// The files of a table of clips. `content` tells what goes into a shard beside the recipe.
 pub fn shards(table: &str, recipe: &Recipe, shards: u32, content: impl Fn(u32) -> String) -> Vec<Shard> {
     let shard = |number: u32| {
@@ -66,5 +76,12 @@ mod tests {
         let mut counts = [0; 8];
         (0..800).for_each(|i| counts[shard_of(&format!("clip-{i}"), 8) as usize] += 1);
         assert!(counts.iter().all(|n| (60..150).contains(n)), "shards are of like size: {counts:?}");
+    }
+
+    #[test]
+    fn there_are_more_shards_of_more_clips_unless_it_is_said() {
+        let clips = [1, 2_048, 2_049, 4_096, 6_000, 1_000_000, u64::MAX];
+        assert_eq!(clips.map(|clips| shard_count(None, clips)), [8, 8, 16, 16, 32, 1024, 1024]);
+        assert_eq!(shard_count(Some(3), 1_000_000), 3);
     }
 }

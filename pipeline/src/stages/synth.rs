@@ -11,7 +11,7 @@ use loev_ops::mir::Mode;
 use loev_ops::synth::{ClipSpec, Score};
 
 use super::Outcome;
-use super::clips::{self, shard_of};
+use super::clips::{self, shard_count, shard_of};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI};
 use crate::exec::write::TableWriter;
@@ -88,8 +88,9 @@ pub fn work(inputs: &Inputs<'_>, name: &str, options: &Synth) -> Work {
         .options(options, &["seed", "shards"])
         .with("seed", seed)
         .with("music", loev_ops::synth::VERSION);
-    let shards = clips::shards(name, &recipe, options.shards, |_| String::new());
-    Work::each(recipe.with("shards", options.shards), shards)
+    let count = shard_count(options.shards, options.clips);
+    let shards = clips::shards(name, &recipe, count, |_| String::new());
+    Work::each(recipe.with("shards", count), shards)
 }
 
 /// The clips of each shard, in the order of their names.
@@ -112,7 +113,7 @@ fn clips_by_shard(clips: u64, shards: u32) -> Vec<Vec<u64>> {
 /// When the table cannot be written.
 pub async fn run(context: &Context, job: &Job, name: &str, options: &Synth) -> Result<Outcome, RunError> {
     let todo = job.todo(name);
-    let of_shard = clips_by_shard(options.clips, options.shards);
+    let of_shard = clips_by_shard(options.clips, shard_count(options.shards, options.clips));
     let clips_of = |shard: &Shard| clips::part_of(&of_shard, shard);
     let stage = context.stage(name, todo.iter().map(|shard| clips_of(shard).len() as u64).sum(), "clips");
     let seed = options.seed.unwrap_or(context.pipeline.seed);
@@ -139,5 +140,5 @@ pub async fn run(context: &Context, job: &Job, name: &str, options: &Synth) -> R
     }
     stage.bar.finish();
     let hours = options.seconds * options.clips as f64 / 3600.0;
-    Ok(Outcome::note(format!("{} shards, {hours:.1} h of audio", options.shards)))
+    Ok(Outcome::note(format!("{} shards, {hours:.1} h of audio", of_shard.len())))
 }

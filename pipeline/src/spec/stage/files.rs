@@ -6,8 +6,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use super::default_shards;
-
 /// Audio files: a folder, a glob, or a manifest that lists them with their labels.
 ///
 /// Every file is probed for rate, channels, length, codec and a digest of its content. A file that cannot
@@ -43,10 +41,11 @@ pub struct Files {
     /// Follow symbolic links below the folder. Object stores have none.
     #[serde(default)]
     pub follow_links: bool,
-    /// Number of shards, the unit of work and of resume. Part of the run's identity.
-    #[serde(default = "default_shards")]
+    /// Number of shards, the unit of work and of resume. Part of the run's identity. Absent: 8, doubled while
+    /// a shard would hold more than 256 clips, up to 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 1, max = 65536))]
-    pub shards: u32,
+    pub shards: Option<u32>,
     /// Clips shorter than this are rejected.
     #[serde(default = "default_min_seconds")]
     #[garde(range(min = 0.0, max = 86400.0))]

@@ -356,11 +356,6 @@ pub(super) fn options_schema(kind: Kind, generator: &mut SchemaGenerator) -> Sch
     }
 }
 
-/// Shards of a source of clips.
-pub(super) const fn default_shards() -> u32 {
-    8
-}
-
 /// The column with the split.
 fn default_split() -> String {
     "split".to_string()

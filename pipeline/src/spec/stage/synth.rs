@@ -4,8 +4,6 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::default_shards;
-
 /// Procedural music with exact labels: key, tempo, metre, style and instruments.
 ///
 /// Clips are rendered from their id whenever they are needed; no audio is stored.
@@ -24,10 +22,11 @@ pub struct Synth {
     /// Seed of the music. Absent: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// Number of shards, the unit of work and of resume. Part of the run's identity.
-    #[serde(default = "default_shards")]
+    /// Number of shards, the unit of work and of resume. Part of the run's identity. Absent: 8, doubled while
+    /// a shard would hold more than 256 clips, up to 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 1, max = 65536))]
-    pub shards: u32,
+    pub shards: Option<u32>,
 }
 
 fn default_seconds() -> f64 {

@@ -32,7 +32,7 @@ use listing::{Annotations, Found, Named, from_folder, from_glob, parsed};
 use manifest::from_manifest;
 use probe::{Info, Outcomes, Probe, Prober};
 
-use super::clips::{self, shard_of};
+use super::clips::{self, shard_count, shard_of};
 use super::{Content, Outcome};
 use crate::error::RunError;
 use crate::exec::columns::{CLIP_ID, SECONDS, URI};
@@ -69,9 +69,10 @@ pub async fn work(name: &str, options: &Files) -> Result<Work, RunError> {
     {
         return Err(RunError::stage(name, format!("no clip has a JAMS file under {folder}")));
     }
-    let mut shards = vec![Vec::new(); options.shards as usize];
+    let count = shard_count(options.shards, files.len() as u64);
+    let mut shards = vec![Vec::new(); count as usize];
     for (i, file) in files.iter().enumerate() {
-        if let Some(shard) = shards.get_mut(shard_of(&file.clip_id, options.shards) as usize) {
+        if let Some(shard) = shards.get_mut(shard_of(&file.clip_id, count) as usize) {
             shard.push(i as u32);
         }
     }
@@ -91,11 +92,11 @@ pub async fn work(name: &str, options: &Files) -> Result<Work, RunError> {
         .options(options, &["path", "audio", "labels", "jams", "extensions", "follow_links", "shards"])
         .with("labels", listing.labels.as_ref().map(|labels| format!("{:?}", labels.schema_ref().fields())))
         .with("jams", options.jams.is_some());
-    let shards = clips::shards(name, &recipe, options.shards, |number| {
+    let shards = clips::shards(name, &recipe, count, |number| {
         content.get(number as usize).cloned().unwrap_or_default()
     });
     let all = Content { digest: combined(content.iter().map(String::as_str)) };
-    let recipe = recipe.with("shards", options.shards).with("count", listing.files.len()).with("files", all);
+    let recipe = recipe.with("shards", count).with("count", listing.files.len()).with("files", all);
     Ok(Work { listing: Some(Arc::new(listing)), ..Work::each(recipe, shards) })
 }
 
