@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::error::Result as DfResult;
@@ -34,10 +34,8 @@ use crate::run::stage::StageHandle;
 /// Rows are handed to the encoder in chunks of about this size, whatever the sizes that arrived.
 const CHUNK_BYTES: usize = 1 << 20;
 /// ... and of at most this many rows.
-const CHUNK_ROWS: usize = 8192;
-/// A row group ends after this many chunks, or fewer when its rows are wide: it waits in memory until it ends.
-const CHUNKS_PER_GROUP: usize = 16;
-/// Bytes of wide columns in a row group.
+const CHUNK_ROWS: usize = 1024;
+/// Bytes of a row group, which waits in memory until it ends; lists of beats and chords count as much as samples.
 const GROUP_BYTES: usize = 4 << 20;
 /// Bytes read at a time for digests.
 const READ_BYTES: usize = 1 << 20;
@@ -48,6 +46,8 @@ pub struct TableWriter {
     temporary: PathBuf,
     coalescer: BatchCoalescer,
     writer: ArrowWriter<File>,
+    /// Bytes in the row group under way.
+    group: usize,
     rows: u64,
     started: Instant,
 }
@@ -99,11 +99,9 @@ impl TableWriter {
         let temporary = path.with_extension("parquet.tmp");
         let file = fault::io("table.create").and_then(|()| File::create(&temporary));
         let file = file.map_err(RunError::io("cannot create", &temporary))?;
-        let rows = chunk_rows(schema);
         let mut properties = WriterProperties::builder()
             .set_created_by("loev".to_owned())
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_max_row_group_row_count(Some(rows * chunks_per_group(schema)));
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?));
         for field in schema.fields() {
             if let DataType::FixedSizeList(item, _) = field.data_type() {
                 // Samples and embeddings hardly repeat, and nobody asks for the least of them.
@@ -115,8 +113,9 @@ impl TableWriter {
         }
         let properties = properties.build();
         let writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties))?;
-        let coalescer = BatchCoalescer::new(Arc::clone(schema), rows);
-        Ok(Self { path: path.to_owned(), temporary, coalescer, writer, rows: 0, started: Instant::now() })
+        let coalescer = BatchCoalescer::new(Arc::clone(schema), chunk_rows(schema));
+        let (path, started) = (path.to_owned(), Instant::now());
+        Ok(Self { path, temporary, coalescer, writer, group: 0, rows: 0, started })
     }
 
     /// Appends rows.
@@ -135,6 +134,12 @@ impl TableWriter {
         while let Some(chunk) = self.coalescer.next_completed_batch() {
             fault::io("table.write").map_err(RunError::io("cannot write", &self.temporary))?;
             self.writer.write(&chunk)?;
+            let bytes: usize = chunk.columns().iter().map(|column| bytes_of(column)).sum();
+            self.group += bytes;
+            if self.group + bytes > GROUP_BYTES {
+                self.writer.flush()?;
+                self.group = 0;
+            }
         }
         Ok(())
     }
@@ -230,9 +235,24 @@ fn chunk_rows(schema: &Schema) -> usize {
     (CHUNK_BYTES / row_bytes.max(1)).clamp(1, CHUNK_ROWS)
 }
 
-fn chunks_per_group(schema: &Schema) -> usize {
-    let row_bytes: usize = schema.fields().iter().map(|f| wide_bytes(f.data_type())).sum();
-    (GROUP_BYTES / (row_bytes * chunk_rows(schema)).max(1)).clamp(1, CHUNKS_PER_GROUP)
+/// Bytes of an array's values: by what they are alone, whatever buffers hold them and whether they say which are NULL.
+fn bytes_of(array: &dyn Array) -> usize {
+    let range = |offsets: &[i32]| match offsets {
+        [first, .., last] => (*first as usize, (last - first) as usize),
+        _ => (0, 0),
+    };
+    match array.data_type() {
+        DataType::Boolean => array.len().div_ceil(8),
+        DataType::Utf8 => size_of::<i32>() * array.len() + range(array.as_string::<i32>().offsets()).1,
+        DataType::List(_) => {
+            let lists = array.as_list::<i32>();
+            let (first, length) = range(lists.offsets());
+            size_of::<i32>() * array.len() + bytes_of(&lists.values().slice(first, length))
+        }
+        DataType::FixedSizeList(..) => bytes_of(array.as_fixed_size_list().values()),
+        DataType::Struct(_) => array.as_struct().columns().iter().map(|column| bytes_of(column)).sum(),
+        other => array.len() * other.primitive_width().unwrap_or(size_of::<u64>()),
+    }
 }
 
 /// Bytes a row of fixed-size lists takes; other types count as narrow.
@@ -331,7 +351,9 @@ impl PartitionOp for WriteOp {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int32Array;
+    use arrow::array::{FixedSizeListArray, Float64Array, Int32Array, ListArray};
+    use arrow::buffer::OffsetBuffer;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
     use super::*;
 
@@ -361,8 +383,39 @@ mod tests {
     fn wide_rows_make_small_chunks() {
         let item = Arc::new(Field::new_list_field(DataType::Float32, false));
         let wide = Schema::new(vec![Field::new("audio", DataType::FixedSizeList(item, 48_000), false)]);
-        assert_eq!((chunk_rows(&wide), chunks_per_group(&wide)), (5, 4));
-        assert_eq!((chunk_rows(&Schema::empty()), chunks_per_group(&Schema::empty())), (CHUNK_ROWS, 16));
+        assert_eq!((chunk_rows(&wide), chunk_rows(&Schema::empty())), (5, CHUNK_ROWS));
+    }
+
+    /// Rows of row groups, of rows that hold a number and a list of so many numbers.
+    fn groups(dir: &Path, rows: usize, list: usize, fixed: bool) -> Vec<i64> {
+        let item = Arc::new(Field::new_list_field(DataType::Float64, false));
+        let values = Arc::new(Float64Array::from_iter_values((0..rows * list).map(|i| i as f64)));
+        let lists: ArrayRef = if fixed {
+            Arc::new(FixedSizeListArray::new(item, list as i32, values, None))
+        } else {
+            let offsets = OffsetBuffer::from_lengths(vec![list; rows]);
+            Arc::new(ListArray::new(item, offsets, values, None))
+        };
+        let numbers: ArrayRef = Arc::new(Int32Array::from_iter_values(0..rows as i32));
+        let batch = RecordBatch::try_from_iter([("n", numbers), ("list", lists)]).unwrap();
+        let path = dir.join("groups.parquet");
+        let mut writer = TableWriter::create(&path, &batch.schema()).unwrap();
+        writer.write(batch).unwrap();
+        writer.finish().unwrap();
+        let file = File::open(&path).unwrap();
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).unwrap();
+        metadata.metadata().row_groups().iter().map(|group| group.num_rows()).collect()
+    }
+
+    #[test]
+    fn row_groups_end_by_what_they_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        // 4 + 4 + 8 bytes a row, 1,024 rows a chunk: 256 chunks make 4 MiB.
+        assert_eq!(groups(dir.path(), 300_000, 1, false), [262_144, 37_856]);
+        // 808 bytes a row: 5 chunks.
+        assert_eq!(groups(dir.path(), 12_000, 100, false), [5_120, 5_120, 1_760]);
+        // 16,004 bytes a row, of which 16,000 count for a chunk: 65 rows each.
+        assert_eq!(groups(dir.path(), 600, 2_000, true), [260, 260, 80]);
     }
 
     #[test]
