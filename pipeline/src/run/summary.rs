@@ -6,7 +6,7 @@ use std::path::Path;
 
 use arrow::array::RecordBatch;
 
-use super::dir::{Manifest, StageRecord};
+use super::dir::{Manifest, RunDir, StageRecord};
 use super::rejects::Rejects;
 use crate::error::RunError;
 use crate::exec::columns::{number, text};
@@ -44,10 +44,11 @@ fn duration(seconds: f64) -> String {
 /// When a table of the run cannot be read.
 pub async fn closing(root: &Path, manifest: &Manifest, rejects: &Rejects) -> Result<String, RunError> {
     let mut out = String::new();
-    let session = loev_sql::open_run(root, 1, None).await?.context;
+    let session = loev_sql::new_session(1, None)?;
     let probes: Vec<&String> =
         manifest.stages.iter().filter(|(_, record)| record.kind == "probe").map(|(name, _)| name).collect();
     for stage in &probes {
+        loev_sql::register_table(&session, stage, root.join(RunDir::relative_table(stage))).await?;
         let query = format!(
             "select subspace, probe, task, metric, value, lo, hi, chance from \"{stage}\" \
              where probe = (select min(probe) from \"{stage}\") and metric not in ({LEFT_OUT}) order by task, metric"
