@@ -14,6 +14,7 @@
 mod asking;
 mod connection;
 mod errors;
+mod messages;
 mod settings;
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use datafusion::common::ParamValues;
 use datafusion::execution::context::SessionContext;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::sqlparser::ast::{Set, Statement};
 use datafusion_postgres::QueryHook;
 use datafusion_postgres::hooks::HookClient;
@@ -14,6 +14,7 @@ use datafusion_postgres::pgwire::api::results::{Response, Tag};
 use datafusion_postgres::pgwire::error::PgWireResult;
 
 use super::errors::{INTERNAL, REFUSED, failed};
+use crate::diagnose;
 
 /// Whether a statement is answered here.
 pub(super) fn is_about_client(statement: &Statement) -> bool {
@@ -22,6 +23,8 @@ pub(super) fn is_about_client(statement: &Statement) -> bool {
         Statement::StartTransaction { .. }
             | Statement::Commit { .. }
             | Statement::Rollback { .. }
+            | Statement::Savepoint { .. }
+            | Statement::ReleaseSavepoint { .. }
             | Statement::Set(_)
             | Statement::ShowVariable { .. }
             | Statement::ShowStatus { .. }
@@ -39,6 +42,8 @@ pub(super) async fn answer(
         return Some(answer);
     }
     match statement {
+        Statement::Savepoint { .. } => Some(Ok(Response::Execution(Tag::new("SAVEPOINT")))),
+        Statement::ReleaseSavepoint { .. } => Some(Ok(Response::Execution(Tag::new("RELEASE")))),
         Statement::Set(set) if !is_clients_own(set) => Some(without_effect(set)),
         _ => SetShowHook.handle_simple_query(statement, context, client).await,
     }
@@ -54,8 +59,12 @@ pub(super) async fn plan(
     {
         return plan;
     }
-    let plan = SetShowHook.handle_extended_parse_query(statement, context, client).await;
-    plan.unwrap_or_else(|| Err(failed(INTERNAL, format!("{statement}: nobody answers this"))))
+    match SetShowHook.handle_extended_parse_query(statement, context, client).await {
+        Some(plan) => plan,
+        None => LogicalPlanBuilder::empty(false)
+            .build()
+            .map_err(|error| failed(INTERNAL, diagnose::engine(error).to_string())),
+    }
 }
 
 /// Whether a setting is kept with the connection. All others would change the session that all clients share.

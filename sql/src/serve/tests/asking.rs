@@ -73,6 +73,9 @@ fn nothing_is_written_and_nothing_of_others_is_changed() {
         "set timezone = 'Europe/Vienna'",
         "set session characteristics as transaction read only",
         "begin",
+        "savepoint here",
+        "release savepoint here",
+        "rollback to savepoint here",
         "commit",
     ] {
         client.ask(sql).unwrap();

@@ -251,6 +251,8 @@ fn what_is_no_message_ends_its_connection_alone() {
     let block = vec![b' '; 1 << 20];
     let taken = (0..256).take_while(|_| client.socket.write_all(&block).is_ok()).count();
     assert!(taken < 64, "{taken} MiB of one message were read");
+    let refused = client.answer().unwrap_err();
+    assert_eq!((refused.field('S'), refused.code()), (Some("FATAL"), "58030"), "{refused:?}");
     assert_eq!(texts(bystander.ask("select 1")), ["1"]);
 }
 
