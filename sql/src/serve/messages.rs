@@ -11,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes of a message, at most.
 const LONGEST: usize = 16 << 20;
 
+/// The code of a request to cancel, in place of a version of the protocol.
+const CANCEL: i32 = 80_877_102;
+
 /// Bytes that are asked of the system at once.
 const BLOCK: usize = 16 << 10;
 
@@ -40,10 +43,14 @@ impl Messages {
             return Err(wrong(format!("a message of {length} bytes; it can have from 4 to {LONGEST}")));
         }
         let Some(message) = self.read.get(..head + length) else { return Ok(()) };
-        if let (true, [letter, _, _, _, _, body @ ..]) = (self.greeted, message)
-            && !is_complete(*letter, body)
-        {
-            return Err(wrong(format!("a message '{}' that is not complete", letter.escape_ascii())));
+        match (self.greeted, message) {
+            (true, [letter, _, _, _, _, body @ ..]) if !is_complete(*letter, body) => {
+                return Err(wrong(format!("a message '{}' that is not complete", letter.escape_ascii())));
+            }
+            (false, [_, _, _, _, body @ ..]) if !is_greeting(body) => {
+                return Err(wrong("a greeting that is not complete".to_owned()));
+            }
+            _ => {}
         }
         (self.whole, self.greeted) = (head + length, true);
         Ok(())
@@ -112,6 +119,21 @@ fn is_complete(letter: u8, body: &[u8]) -> bool {
         _ => false,
     };
     complete && parts.0.is_empty()
+}
+
+/// Whether a client says with what it wants to connect, in pairs of texts, or that it only cancels.
+fn is_greeting(body: &[u8]) -> bool {
+    let mut parts = Parts(body);
+    let cancels = body.starts_with(&CANCEL.to_be_bytes());
+    if cancels || !parts.skip(4) {
+        return cancels;
+    }
+    while parts.0.first().is_some_and(|byte| *byte != 0) {
+        if !(parts.text() && parts.text()) {
+            return false;
+        }
+    }
+    parts.0 == [0]
 }
 
 /// What is left of a message; each takes a part from it and says whether there was one.

@@ -223,6 +223,9 @@ fn what_is_no_message_ends_its_connection_alone() {
         request(262_144),
         [&tls[..], b"anything"].concat(),
         [&tls[..], &gss, &tls, &gss].concat(),
+        // Without its end, and with more than it.
+        [&[0, 0, 0, 20, 0, 3, 0, 0][..], b"user\0me\0abcd"].concat(),
+        [&[0, 0, 0, 20, 0, 3, 0, 0][..], b"user\0me\0\0abc"].concat(),
         // Half of it.
         greeting()[..20].to_vec(),
         greeted(&message(b'Q', b"select 1\0")[..7]),
