@@ -7,7 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::dataframe::DataFrame;
+use datafusion::error::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_postgres::arrow_pg::datatypes::arrow_schema_to_pg_fields;
 use datafusion_postgres::arrow_pg::encode_recordbatch;
 use datafusion_postgres::pgwire::api::ClientInfo;
@@ -209,7 +214,7 @@ impl Rows {
 }
 
 async fn send(frame: DataFrame, columns: Arc<Vec<FieldInfo>>, explain: Explain, sender: Sender<Chunk>) {
-    let mut batches = match Box::pin(frame.execute_stream()).await {
+    let mut batches = match Box::pin(started(frame)).await {
         Ok(batches) => batches,
         Err(error) => return drop(sender.send(Err(explain.engine(error))).await),
     };
@@ -228,4 +233,17 @@ async fn send(frame: DataFrame, columns: Arc<Vec<FieldInfo>>, explain: Explain, 
             }
         }
     }
+}
+
+/// Runs a plan whose joins yield: what makes many rows of few would go on for long after it was stopped.
+async fn started(frame: DataFrame) -> Result<SendableRecordBatchStream, DataFusionError> {
+    let task = Arc::new(frame.task_ctx());
+    let plan = frame.create_physical_plan().await?;
+    let plan = plan.transform_up(|node| {
+        Ok(match node.children().len() {
+            0 | 1 => Transformed::no(node),
+            _ => Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>),
+        })
+    })?;
+    execute_stream(plan.data, task)
 }
