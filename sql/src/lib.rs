@@ -12,6 +12,7 @@
 //! * [`plan`], [`query`], [`stream`], [`execute`]: one statement; [`referenced_tables`]: what it reads.
 //! * [`statements`]: several statements in one text.
 //! * [`Catalog`]: tables, columns and functions, for `\d` and completion.
+//! * `Server`, with the feature `serve`: clients of PostgreSQL.
 //! * [`Style`], [`write`](fn@write): results as text or Parquet.
 //!
 //! Invariant: types come back as they are stored, and no result has a view type.
@@ -37,6 +38,8 @@ mod query;
 mod run;
 mod script;
 mod search;
+#[cfg(feature = "serve")]
+mod serve;
 mod session;
 pub mod store;
 mod suggest;
@@ -55,6 +58,8 @@ pub use run::{
     Absent, OpenRun, RunCatalog, RunFigure, RunMachine, RunStage, open_run, owning_run, register_table,
 };
 pub use script::{gives_rows, is_finished, statements};
+#[cfg(feature = "serve")]
+pub use serve::{Listening, Server};
 pub use session::{new_session, session_config};
 pub use store::Location;
 pub use types::{quoted, type_name};

@@ -7,6 +7,8 @@ use datafusion::common::Column;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
+#[cfg(feature = "serve")]
+use datafusion::execution::context::SQLOptions;
 use datafusion::execution::context::SessionContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, cast};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
@@ -35,6 +37,9 @@ const CHANGED: Refusal = (
 );
 const OWN: Refusal =
     ("this would write among a run's own files", "write to a folder outside of the run's tables");
+#[cfg(feature = "serve")]
+const READ_ONLY: Refusal =
+    ("a server only answers statements that read", "write tables and files with 'loev sql' at the prompt");
 
 fn is_own_file(target: &str) -> bool {
     let place = Location::parse(target).ok();
@@ -48,27 +53,38 @@ fn is_own_file(target: &str) -> bool {
 /// [`SqlError::Statement`] if the text is wrong, holds no or several statements, or would change
 /// a table: the tables of a run are what its stages wrote.
 pub async fn plan(context: &SessionContext, sql: &str) -> Result<DataFrame, SqlError> {
+    let plan = planned(context, sql, |plan| match plan {
+        LogicalPlan::Dml(_) => Some(CHANGED),
+        LogicalPlan::Copy(copy) if is_own_file(&copy.output_url) => Some(OWN),
+        _ => None,
+    });
+    let plan = plan.await?;
+    let frame = Box::pin(context.execute_logical_plan(plan)).await.and_then(plain_columns);
+    frame.map_err(|error| explain(error, sql, &Names::of(context)))
+}
+
+/// As [`plan`], but refuses all that does more than read: nothing is written, and the session stays as it is.
+#[cfg(feature = "serve")]
+pub(crate) async fn plan_read(context: &SessionContext, sql: &str) -> Result<DataFrame, SqlError> {
+    let reading = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let plan = planned(context, sql, |plan| reading.verify_plan(plan).is_err().then_some(READ_ONLY)).await?;
+    let frame = plain_columns(DataFrame::new(context.state(), plan));
+    frame.map_err(|error| explain(error, sql, &Names::of(context)))
+}
+
+/// The plan of one statement, unless there is something against it.
+async fn planned(
+    context: &SessionContext,
+    sql: &str,
+    refusal: impl Fn(&LogicalPlan) -> Option<Refusal>,
+) -> Result<LogicalPlan, SqlError> {
     let statement = parse_one(sql, || Names::of(context))?;
-    let planned = async {
-        // The planner's futures are large; boxed, they do not live on our callers' stacks.
-        let plan = Box::pin(context.state().statement_to_plan(statement)).await?;
-        let forbidden = match &plan {
-            LogicalPlan::Dml(_) => Some(CHANGED),
-            LogicalPlan::Copy(copy) if is_own_file(&copy.output_url) => Some(OWN),
-            _ => None,
-        };
-        if let Some(forbidden) = forbidden {
-            return Ok(Err(forbidden));
-        }
-        let frame = Box::pin(context.execute_logical_plan(plan)).await?;
-        plain_columns(frame).map(Ok)
-    };
-    match planned.await {
-        Ok(Ok(frame)) => Ok(frame),
-        Ok(Err((message, help))) => {
-            Err(StatementError::new(message, sql).at(first_word(sql)).help(help).into())
-        }
-        Err(error) => Err(explain(error, sql, &Names::of(context))),
+    // The planner's futures are large; boxed, they do not live on our callers' stacks.
+    let plan = Box::pin(context.state().statement_to_plan(statement)).await;
+    let plan = plan.map_err(|error| explain(error, sql, &Names::of(context)))?;
+    match refusal(&plan) {
+        None => Ok(plan),
+        Some((message, help)) => Err(StatementError::new(message, sql).at(first_word(sql)).help(help).into()),
     }
 }
 

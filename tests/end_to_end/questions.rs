@@ -46,6 +46,23 @@ fn files_are_asked_with_and_without_a_run() {
 }
 
 #[test]
+fn a_build_without_the_server_says_how_to_get_it() {
+    let here = Workplace::new();
+    let output = here.loev(&["sql", "nowhere", "--serve=0"]);
+    let told = errors(&output);
+    match output.status.code() {
+        Some(2) => {
+            assert!(told.contains("--features serve") && told.lines().count() == 1, "{told}")
+        }
+        // A build with it fails at what it is to serve.
+        code => assert!(code == Some(1) && told.contains("nowhere"), "{told}"),
+    }
+    let both = here.loev(&["sql", "--serve", "select 1"]);
+    assert_eq!(both.status.code(), Some(2), "{}", errors(&both));
+    assert_eq!(here.loev(&["sql", "--serve=example.org"]).status.code(), Some(2));
+}
+
+#[test]
 fn every_column_of_a_stage_is_described() {
     let here = Workplace::new();
     here.write("small.yaml", SMALL);

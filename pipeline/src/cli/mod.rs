@@ -24,6 +24,7 @@ mod pipeline;
 mod prompt;
 mod replay;
 mod report;
+mod serve;
 mod sql;
 mod verify;
 

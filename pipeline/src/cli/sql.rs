@@ -7,6 +7,7 @@ use loev_sql::{Bars, Format, Source};
 
 use super::answer::{Answers, Settings, refuse_own};
 use super::prompt::Session;
+use super::serve::{Address, serve};
 use super::{Failure, print, runtime};
 use crate::error::RunError;
 use crate::run::interrupt::Interrupt;
@@ -38,6 +39,16 @@ pub struct SqlArguments {
     /// Do not show long tables in $PAGER.
     #[arg(long)]
     no_pager: bool,
+    /// Answer clients of PostgreSQL (psql, drivers, tools that draw) until Ctrl-C. Statements only read, and there is no
+    /// password. ADDRESS is PORT, IP or IP:PORT; without it, port 5433 of this machine alone.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        num_args = 0..=1,
+        require_equals = true,
+        conflicts_with_all = ["file", "format", "output", "bars", "records", "no_pager"],
+    )]
+    serve: Option<Option<Address>>,
     /// Print the reference of all functions as Markdown.
     #[arg(long, exclusive = true)]
     functions: bool,
@@ -70,6 +81,9 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
     if query.is_some() && arguments.file.is_some() {
         return Err(Failure::Usage("a query and --file cannot both be given".to_owned()));
     }
+    if query.is_some() && arguments.serve.is_some() {
+        return Err(Failure::Usage("a query and --serve cannot both be given".to_owned()));
+    }
     let script = match &arguments.file {
         Some(path) => Some(std::fs::read_to_string(path).map_err(RunError::io("cannot read", path))?),
         None => query.map(str::to_owned),
@@ -77,6 +91,9 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
     let settings = settings(arguments, script.as_deref())?;
     let sources = sources.iter().map(|source| source.parse()).collect::<Result<Vec<Source>, _>>();
     let sources = sources.map_err(|error| Failure::Usage(error.to_string()))?;
+    if let Some(address) = arguments.serve {
+        return serve(address.unwrap_or_default(), &sources, interrupt);
+    }
     let runtime = runtime()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let open = runtime.block_on(loev_sql::open_runs(&sources, cores, None))?;

@@ -101,7 +101,8 @@ fn entries(context: &SessionContext) -> Vec<Entry> {
     entries.into_values().collect()
 }
 
-#[cfg(test)]
+// With the server come functions of DataFusion that are not in the default build.
+#[cfg(all(test, not(feature = "serve")))]
 mod tests {
     #[test]
     fn the_reference_is_what_the_functions_say() {

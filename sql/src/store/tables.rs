@@ -65,6 +65,8 @@ impl UrlTableFactory for AddressedTables {
         let state =
             session.and_then(|session| session.read().as_any().downcast_ref::<SessionState>().cloned());
         let state = state.ok_or_else(|| DataFusionError::Internal("the session is gone".to_owned()))?;
+        #[cfg(feature = "serve")]
+        crate::serve::refuse_closed(&state, &place)?;
         table_at(&state, name, &place).await.map(Some).map_err(external)
     }
 }
