@@ -42,7 +42,7 @@ pub struct Files {
     #[serde(default)]
     pub follow_links: bool,
     /// Number of shards, the unit of work and of resume. Part of the run's identity. Absent: 8, doubled while
-    /// a shard would hold more than 256 clips, up to 1024.
+    /// a shard would hold more than 256 clips, up to 1024; `shard % 8` is a clip's own at any of these numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[garde(range(min = 1, max = 65536))]
     pub shards: Option<u32>,
