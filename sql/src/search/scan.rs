@@ -9,7 +9,7 @@ use datafusion::common::Result;
 use loev_ops::search::{rounding, scan};
 
 use super::metric::{Metric, Query, unequal};
-use super::top::{Entry, Key, Top};
+use super::top::{Key, Top};
 use crate::functions::column::{Argument, Rows};
 
 /// Which values are best.
@@ -183,17 +183,13 @@ impl Nearest {
     pub(crate) fn of(scans: Vec<Scan>) -> Result<Self> {
         let k = scans.first().map_or(0, |scan| scan.k);
         let mut batches = Vec::new();
-        let mut entries: Vec<Entry<Place>> = Vec::new();
-        for scan in scans {
+        let tops = scans.into_iter().map(|mut scan| {
             let first = batches.len();
             batches.extend(scan.kept);
-            entries.extend(scan.top.into_sorted().into_iter().map(|mut entry| {
-                entry.place.0 += first;
-                entry
-            }));
-        }
-        entries.sort_unstable();
-        entries.truncate(k);
+            scan.top.replace(|place| place.0 += first);
+            scan.top
+        });
+        let entries = Top::merged(k, tops).into_sorted();
         let distances = entries.iter().map(|entry| entry.key.value).collect();
         let places: Vec<Place> = entries.iter().map(|entry| entry.place).collect();
         let batches: Vec<&RecordBatch> = batches.iter().collect();
