@@ -20,9 +20,10 @@ const BLOCK: usize = 16 << 10;
 /// A connection from which only whole messages are read.
 pub(super) struct Messages {
     socket: MaybeTls,
-    /// What was read and not handed on.
+    /// What was read, from the message under way on.
     read: Vec<u8>,
-    /// How much of it may be handed on.
+    /// How much of it was handed on, and how much is whole and may be.
+    given: usize,
     whole: usize,
     /// The first message says who the client is, and has no letter before its length.
     greeted: bool,
@@ -31,7 +32,7 @@ pub(super) struct Messages {
 impl Messages {
     /// Messages of `socket`, behind those of which `read` was read already.
     pub(super) fn new(socket: MaybeTls, read: &[u8]) -> Self {
-        Self { socket, read: read.to_vec(), whole: 0, greeted: false }
+        Self { socket, read: read.to_vec(), given: 0, whole: 0, greeted: false }
     }
 
     /// Finds the end of the first message.
@@ -64,7 +65,9 @@ fn wrong(message: String) -> io::Error {
 impl AsyncRead for Messages {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while this.whole == 0 {
+        while this.given == this.whole {
+            this.read.drain(..this.given);
+            (this.given, this.whole) = (0, 0);
             this.find()?;
             if this.whole == 0 {
                 let mut block = vec![0; BLOCK];
@@ -77,10 +80,9 @@ impl AsyncRead for Messages {
                 this.read.extend_from_slice(block.filled());
             }
         }
-        let count = this.whole.min(buf.remaining());
-        buf.put_slice(&this.read[..count]);
-        this.read.drain(..count);
-        this.whole -= count;
+        let count = (this.whole - this.given).min(buf.remaining());
+        buf.put_slice(&this.read[this.given..][..count]);
+        this.given += count;
         Poll::Ready(Ok(()))
     }
 }
