@@ -48,6 +48,7 @@ const BATCH: usize = 4_096;
 const CHANNELS: usize = 8;
 /// Threads of a block where nothing speaks for another number.
 const THREADS: u32 = 256;
+
 /// Samples of segments on the device.
 #[derive(Clone, Copy, Debug)]
 pub enum Pcm<'a> {
