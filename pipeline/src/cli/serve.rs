@@ -54,6 +54,7 @@ mod listening {
     use loev_sql::{Server, Source};
 
     use super::Address;
+    use crate::cli::sql::open;
     use crate::cli::{Failure, print, runtime};
     use crate::error::RunError;
     use crate::run::interrupt::Interrupt;
@@ -70,11 +71,7 @@ mod listening {
         let listener = TcpListener::bind(address).map_err(|error| cannot_listen(address, error))?;
         let address = listener.local_addr().map_err(|error| cannot_listen(address, error))?;
         let runtime = runtime()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let open = runtime.block_on(loev_sql::open_runs(sources, cores, None))?;
-        for note in open.notes() {
-            eprintln!("note: {note}");
-        }
+        let open = open(&runtime, sources)?;
         if !address.ip().is_loopback() {
             eprintln!(
                 "warning: {address} is open to the network: whoever reaches it reads every table, without a password \

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use loev_sql::{Bars, Format, Source};
+use loev_sql::{Bars, Format, OpenRuns, Source};
+use tokio::runtime::Runtime;
 
 use super::answer::{Answers, Settings, refuse_own};
 use super::prompt::Session;
@@ -95,11 +96,7 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
         return serve(address.unwrap_or_default(), &sources, interrupt);
     }
     let runtime = runtime()?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let open = runtime.block_on(loev_sql::open_runs(&sources, cores, None))?;
-    for note in open.notes() {
-        eprintln!("note: {note}");
-    }
+    let open = open(&runtime, &sources)?;
     let mut session = Session::new(Answers::new(&runtime, &open.context, interrupt, settings))?;
     let done = match script {
         Some(script) => session.script(&script),
@@ -111,6 +108,16 @@ pub fn sql(arguments: &SqlArguments, interrupt: &Interrupt) -> Result<(), Failur
         runtime.shutdown_background();
     }
     Ok(done?)
+}
+
+/// Opens runs and files on all cores, and says what is to be said of them.
+pub(super) fn open(runtime: &Runtime, sources: &[Source]) -> Result<OpenRuns, Failure> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let open = runtime.block_on(loev_sql::open_runs(sources, cores, None))?;
+    for note in open.notes() {
+        eprintln!("note: {note}");
+    }
+    Ok(open)
 }
 
 fn settings(arguments: &SqlArguments, script: Option<&str>) -> Result<Settings, Failure> {
