@@ -63,11 +63,15 @@ pub(super) struct Client {
     pub(super) name: Vec<u8>,
 }
 
+/// A message without a letter: a code, and what belongs to it.
+pub(super) fn request(code: i32, body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len() + 8).unwrap();
+    [&length.to_be_bytes()[..], &code.to_be_bytes(), body].concat()
+}
+
 /// What a client says first.
 pub(super) fn greeting() -> Vec<u8> {
-    let mut body = 196_608_i32.to_be_bytes().to_vec();
-    body.extend(b"user\0somebody\0database\0anything\0\0");
-    [&i32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()
+    request(196_608, b"user\0somebody\0database\0anything\0\0")
 }
 
 pub(super) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -126,10 +130,8 @@ impl Client {
 
     /// Cancels what this client asked, as another connection, and waits until the server has taken note.
     pub(super) fn cancel(&self, served: &Served) {
-        let body = [&80_877_102_i32.to_be_bytes()[..], &self.name].concat();
-        let length = i32::try_from(body.len() + 4).unwrap();
         let mut socket = served.connect();
-        socket.write_all(&[&length.to_be_bytes()[..], &body].concat()).unwrap();
+        socket.write_all(&request(80_877_102, &self.name)).unwrap();
         assert_eq!(socket.read(&mut [0; 1]).unwrap(), 0);
     }
 

@@ -15,7 +15,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::stream;
 
-use super::client::{Answer, Client, Served, greeting, message, served, texts};
+use super::client::{Answer, Client, Served, greeting, message, request, served, texts};
 
 /// Does not end while a test runs, and does not yield often.
 const HEAVY: &str =
@@ -207,8 +207,7 @@ fn said(served: &Served, bytes: &[u8]) -> Vec<u8> {
 fn what_is_no_message_ends_its_connection_alone() {
     let served = served();
     let mut bystander = Client::of(&served);
-    let request = |code: i32| [8_i32.to_be_bytes(), code.to_be_bytes()].concat();
-    let (tls, gss) = (request(80_877_103), request(80_877_104));
+    let (tls, gss) = (request(80_877_103, b""), request(80_877_104, b""));
     let greeted = |bytes: &[u8]| [&greeting(), bytes].concat();
     for bytes in [
         b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -218,9 +217,9 @@ fn what_is_no_message_ends_its_connection_alone() {
         vec![0xff; 64],
         i32::MAX.to_be_bytes().to_vec(),
         i32::MIN.to_be_bytes().to_vec(),
-        request(0),
-        request(131_072),
-        request(262_144),
+        request(0, b""),
+        request(131_072, b""),
+        request(262_144, b""),
         [&tls[..], b"anything"].concat(),
         [&tls[..], &gss, &tls, &gss].concat(),
         // Without its end, and with more than it.
